@@ -40,5 +40,7 @@
 //! - Amounts are text from the database to the key: no float ever holds one.
 
 pub mod backoff;
+pub mod config;
 pub mod error;
+pub mod keyplan;
 pub mod lsn;

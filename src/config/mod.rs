@@ -1,0 +1,103 @@
+//! The configuration: parsed whole, every mistake reported at once, then typed.
+
+mod duration;
+pub mod keys;
+mod mistake;
+pub mod postgres;
+mod read;
+mod read_tables;
+pub mod redis;
+pub mod secret;
+mod section;
+mod show;
+pub mod tables;
+mod token;
+
+pub use keys::KeyMapSpec;
+pub use mistake::ConfigErrors;
+pub use postgres::{Endpoint, Postgres, TlsMode};
+pub use redis::Redis;
+pub use secret::Secret;
+pub use tables::{TableKind, TableSpec, UserType};
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything Lockstep can be told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The database and the slot.
+    pub postgres: Postgres,
+    /// The Redis server or cluster.
+    pub redis: Redis,
+    /// The HTTP listener.
+    pub http: Http,
+    /// Log output.
+    pub log: Log,
+    /// The followed tables.
+    pub tables: Vec<TableSpec>,
+    /// What an event does to which key.
+    pub key_map: KeyMapSpec,
+    /// The same, as it was written.
+    pub key_map_toml: String,
+    /// Bounds of the stream.
+    pub stream: Stream,
+    /// Bounds of the load.
+    pub load: Load,
+    /// What is odd, but no mistake; logged once.
+    pub warnings: Vec<String>,
+}
+
+/// `[http]`
+#[derive(Debug, Clone)]
+pub struct Http {
+    /// Address to listen on.
+    pub listen: SocketAddr,
+    /// File that holds the operator's bearer token.
+    pub token_file: Option<PathBuf>,
+    /// The token it held at start.
+    pub token: Option<Secret>,
+}
+
+/// `[log]`
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// How lines are written.
+    pub format: LogFormat,
+    /// A `tracing` filter: `info`, `lockstep=debug`.
+    pub level: String,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[stream]`: bounds between the walsender and Redis.
+#[derive(Debug, Clone)]
+pub struct Stream {
+    /// Rows of one transaction that are joined into one event a user; a larger one is cut into windows.
+    pub window_rows: usize,
+    /// Bytes of rows that are held for one window.
+    pub window_bytes: usize,
+    /// Events in one flight to Redis.
+    pub flight_events: usize,
+    /// Longest time between two standby status updates.
+    pub status_interval: Duration,
+    /// Above this lag `/readyz` answers 503.
+    pub ready_lag: Duration,
+}
+
+/// `[load]`: bounds of the first load and of every resync.
+#[derive(Debug, Clone)]
+pub struct Load {
+    /// Connections that read chunks at the same time.
+    pub workers: usize,
+    /// Users in one chunk, read in one short transaction.
+    pub chunk_rows: usize,
+}
