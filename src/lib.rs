@@ -44,3 +44,4 @@ pub mod config;
 pub mod error;
 pub mod keyplan;
 pub mod lsn;
+pub mod metrics;
