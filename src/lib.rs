@@ -45,3 +45,4 @@ pub mod error;
 pub mod keyplan;
 pub mod lsn;
 pub mod metrics;
+pub mod wire;
