@@ -45,4 +45,5 @@ pub mod error;
 pub mod keyplan;
 pub mod lsn;
 pub mod metrics;
+pub mod pgoutput;
 pub mod wire;
