@@ -46,4 +46,5 @@ pub mod keyplan;
 pub mod lsn;
 pub mod metrics;
 pub mod pgoutput;
+pub mod txn;
 pub mod wire;
