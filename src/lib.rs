@@ -40,6 +40,7 @@
 //! - Amounts are text from the database to the key: no float ever holds one.
 
 pub mod backoff;
+pub mod balance;
 pub mod config;
 pub mod error;
 pub mod keyplan;
