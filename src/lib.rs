@@ -41,6 +41,7 @@
 
 pub mod backoff;
 pub mod balance;
+pub mod checkpoint;
 pub mod config;
 pub mod error;
 pub mod keyplan;
