@@ -48,5 +48,6 @@ pub mod keyplan;
 pub mod lsn;
 pub mod metrics;
 pub mod pgoutput;
+pub mod sink;
 pub mod txn;
 pub mod wire;

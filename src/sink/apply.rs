@@ -1,0 +1,352 @@
+//! A flight, retried until every plan of it is acknowledged and its checkpoint stored.
+//!
+//! Order: a plan is only applied once the plan before it of the same fence is, which the script checks
+//! itself. So calls may be cut anywhere and all be under way at once, and a call that fails leaves only
+//! work that can be sent again.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+
+use super::call::{Call, CallWriter, Target};
+use super::group::{self, Part};
+use super::lanes::Trouble;
+use super::node::Command;
+use super::reply::{NodeError, Reply};
+use super::script::Verdict;
+use super::slots::Address;
+use super::{Applied, Flight, Outcome, Sink};
+use crate::backoff::Backoff;
+use crate::error::Result;
+
+/// Keys in one UNLINK.
+const UNLINK_KEYS: usize = 512;
+/// Calls that are written before their replies are read.
+const PIPELINE_CALLS: usize = 256;
+/// First and longest delay between attempts.
+pub(super) const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
+/// Redirects that are followed at once before they too wait.
+const EAGER_REDIRECTS: u32 = 5;
+
+/// Where one part of a plan stands.
+pub(super) struct Work {
+    pub(super) part: Part,
+    pub(super) outcome: Option<Outcome>,
+    /// The node that imports its slot, after an ASK.
+    ask: Option<Address>,
+}
+
+impl Work {
+    fn new(part: Part) -> Work {
+        Work { part, outcome: None, ask: None }
+    }
+}
+
+/// A flight cut into parts.
+#[derive(Default)]
+pub(super) struct Run {
+    deletes: Vec<Bytes>,
+    pub(super) others: Vec<Work>,
+    pub(super) mains: Vec<Work>,
+    refused: HashMap<usize, String>,
+    derived: Vec<Vec<Bytes>>,
+    /// Whether the keys were already deleted because Redis was out of memory.
+    pub(super) released: bool,
+}
+
+impl Sink {
+    /// Applies a flight. Returns once every plan is applied, skipped or refused and the checkpoint is on
+    /// every node, where [`Sink::has_stored`]; faults are retried for as long as they last, visibly in [`Sink::state`].
+    ///
+    /// Dropping the future stops it; a later flight with the same plans is right, since fences stop what
+    /// was already done.
+    ///
+    /// # Errors
+    /// None of Redis' own: they are retried.
+    pub async fn apply(&mut self, flight: &Flight) -> Result<Vec<Outcome>> {
+        self.derived.begin();
+        self.has_stored = false;
+        self.metrics.in_flight.set(i64::try_from(flight.plans.len()).unwrap_or(i64::MAX));
+        let mut run: Option<Run> = None;
+        let mut backoff = Backoff::new(RETRY.0, RETRY.1, u64::from(std::process::id()));
+        let mut redirects = 0;
+        loop {
+            match self.attempt(flight, &mut run).await {
+                Ok(()) => break,
+                Err(trouble) => {
+                    let eager = matches!(
+                        trouble.error,
+                        NodeError::Moved { .. } | NodeError::Ask { .. } | NodeError::NoScript
+                    );
+                    redirects += u32::from(eager);
+                    self.settle(&trouble, flight, run.as_mut()).await;
+                    if !eager || redirects > EAGER_REDIRECTS {
+                        self.pause(trouble, &mut backoff).await;
+                    }
+                }
+            }
+        }
+        self.derived.finish();
+        self.metrics.in_flight.set(0);
+        self.report_connected();
+        Ok(outcomes(flight, run.unwrap_or_default()))
+    }
+
+    /// One try at all that is still to be done.
+    async fn attempt(&mut self, flight: &Flight, run: &mut Option<Run>) -> Result<(), Trouble> {
+        self.lanes.connect_all().await?;
+        self.derived.ready(&mut self.lanes).await?;
+        if run.is_none() {
+            let derived = self.derived.take(&mut self.lanes, &flight.plans).await?;
+            *run = Some(self.cut(flight, derived));
+        }
+        let Some(run) = run else { return Ok(()) };
+        self.unlink(&mut run.deletes).await?;
+        self.send(flight, &mut run.others, &run.derived).await?;
+        self.send(flight, &mut run.mains, &run.derived).await?;
+        let mut late = self.derived.announced(&flight.plans);
+        self.unlink(&mut late).await?;
+        let Some(checkpoint) = flight.checkpoint.as_ref().filter(|_| self.is_compared()) else {
+            return Ok(());
+        };
+        match self.store_checkpoint(checkpoint).await {
+            // The next flight may have stale keys to delete, and must not wait behind this one for room.
+            Err(Trouble { error: NodeError::OutOfMemory, .. }) => Ok(()),
+            stored => {
+                self.has_stored = stored.is_ok();
+                stored
+            }
+        }
+    }
+
+    fn cut(&self, flight: &Flight, derived: Vec<Vec<Bytes>>) -> Run {
+        let mut run = Run::default();
+        for (index, plan) in flight.plans.iter().enumerate() {
+            let keys = derived.get(index).map(Vec::as_slice).unwrap_or_default();
+            match group::cut(plan, index, self.lanes.topology(), keys) {
+                Ok(parts) => {
+                    run.deletes.extend(parts.deletes);
+                    run.others.extend(parts.others.into_iter().map(Work::new));
+                    run.mains.extend(parts.main.map(Work::new));
+                }
+                Err(reason) => drop(run.refused.insert(index, reason)),
+            }
+        }
+        run.derived = derived;
+        run
+    }
+
+    /// Sends every part that is not done yet, all nodes at the same time.
+    async fn send(
+        &mut self,
+        flight: &Flight,
+        works: &mut [Work],
+        derived: &[Vec<Bytes>],
+    ) -> Result<(), Trouble> {
+        loop {
+            let (calls, more) = self.calls(flight, works, derived).await?;
+            if calls.is_empty() {
+                return Ok(());
+            }
+            let replies = self.exchange(calls).await;
+            let mut worst: Option<Trouble> = None;
+            let mut progress = false;
+            for (call, reply) in replies {
+                match self.read(&call, reply, works) {
+                    Ok(any) => progress |= any,
+                    Err(trouble) => worst = worse(worst, trouble),
+                }
+            }
+            match worst {
+                Some(trouble) => return Err(trouble),
+                // Every plan waits for another: only a fence that vanished in between does that.
+                None if !progress && !more => {
+                    return Err(Trouble { error: NodeError::TryAgain, ..self.lanes.unowned() });
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// The next calls, cut by node and size; and whether work remains behind them.
+    async fn calls(
+        &mut self,
+        flight: &Flight,
+        works: &[Work],
+        derived: &[Vec<Bytes>],
+    ) -> Result<(Vec<Call>, bool), Trouble> {
+        let mut writer = CallWriter::new(flight, self.epoch);
+        let cluster = self.lanes.topology().is_cluster();
+        for (index, work) in works.iter().enumerate().filter(|(_, work)| work.outcome.is_none()) {
+            if writer.len() >= PIPELINE_CALLS {
+                return Ok((writer.finish(), true));
+            }
+            let (address, asked) = match (&work.ask, self.lanes.topology().owner(work.part.slot)) {
+                (Some(target), _) => (target.clone(), true),
+                (None, Some(owner)) => (owner.clone(), false),
+                (None, None) => return Err(self.lanes.unowned()),
+            };
+            let scripts = match self.lanes.get(&address) {
+                Some(lane) => lane.scripts.clone(),
+                None => self.lanes.open(&address).await?.scripts.clone(),
+            };
+            let keys = derived.get(work.part.plan).map(Vec::as_slice).unwrap_or_default();
+            let here: Vec<Bytes>;
+            let keys = match cluster && !keys.is_empty() {
+                true => {
+                    let topology = self.lanes.topology();
+                    here = keys.iter().filter(|key| topology.slot(key) == work.part.slot).cloned().collect();
+                    here.as_slice()
+                }
+                false => keys,
+            };
+            writer.add(index, &work.part, keys, Target { address, asked, alone: cluster, scripts });
+        }
+        Ok((writer.finish(), false))
+    }
+
+    /// Sends all calls, each node's in order, all nodes at the same time.
+    async fn exchange(&self, calls: Vec<Call>) -> Vec<(Call, Result<Reply, NodeError>)> {
+        let mut by_node: HashMap<Address, Vec<Call>> = HashMap::new();
+        for call in calls {
+            by_node.entry(call.address.clone()).or_default().push(call);
+        }
+        let sent = by_node.into_iter().map(|(address, mut calls)| async move {
+            let lost = || Err(NodeError::Disconnected("the connection was lost".to_owned()));
+            let commands = calls.iter_mut().flat_map(Call::take_commands).collect();
+            let mut replies = match self.lanes.get(&address) {
+                Some(lane) => lane.node.send(commands).await.into_iter(),
+                None => Vec::new().into_iter(),
+            };
+            let mut answered = Vec::with_capacity(calls.len());
+            for call in calls {
+                // ASKING has a reply of its own, before the call's.
+                let reply = if call.asking { replies.nth(1) } else { replies.next() };
+                answered.push((call, reply.unwrap_or_else(lost)));
+            }
+            answered
+        });
+        join_all(sent).await.into_iter().flatten().collect()
+    }
+
+    /// Notes what became of a call's plans; whether any is done.
+    fn read(
+        &self,
+        call: &Call,
+        reply: Result<Reply, NodeError>,
+        works: &mut [Work],
+    ) -> Result<bool, Trouble> {
+        let trouble = |error| Trouble { address: call.address.clone(), error };
+        let reply = reply.inspect_err(|error| {
+            let ask = match error {
+                NodeError::Ask { to, .. } => to.clone(),
+                _ => None,
+            };
+            for index in &call.works {
+                if let Some(work) = works.get_mut(*index) {
+                    work.ask.clone_from(&ask);
+                }
+            }
+        });
+        let reply = reply.map_err(trouble)?;
+        let operations = &self.metrics.operations;
+        let mut progress = false;
+        let mut failed = None;
+        for (index, line) in call.works.iter().zip(reply.list()) {
+            match Verdict::parse(line.utf8().unwrap_or_default()) {
+                Verdict::Done(outcome) => {
+                    progress = true;
+                    if let Some(work) = works.get_mut(*index) {
+                        work.outcome = Some(outcome);
+                    }
+                }
+                Verdict::NotTried => {}
+                Verdict::Failed(error) => failed = Some(error),
+            }
+        }
+        match failed {
+            Some(error) => Err(trouble(error)),
+            None => {
+                operations.with_label_values(&["ok"]).inc();
+                Ok(progress)
+            }
+        }
+    }
+
+    /// Deletes plain keys, wherever they are; what is done leaves `keys`.
+    async fn unlink(&mut self, keys: &mut Vec<Bytes>) -> Result<(), Trouble> {
+        let mut by_slot: HashMap<u16, Vec<Bytes>> = HashMap::new();
+        for key in keys.iter() {
+            by_slot.entry(self.lanes.topology().slot(key)).or_default().push(key.clone());
+        }
+        let mut by_node: HashMap<Address, Vec<Command>> = HashMap::new();
+        for (slot, keys) in by_slot {
+            let owner = self.lanes.topology().owner(slot).cloned().ok_or_else(|| self.lanes.unowned())?;
+            let unlinks = keys.chunks(UNLINK_KEYS).map(|keys| Command::new("UNLINK", keys.to_vec()));
+            by_node.entry(owner).or_default().extend(unlinks);
+        }
+        for (address, commands) in by_node {
+            let replies = self.lanes.open(&address).await?.node.send(commands).await;
+            for error in replies.into_iter().filter_map(Result::err) {
+                let asked = match &error {
+                    NodeError::Ask { slot, to: Some(to) } => Some((*slot, to.clone())),
+                    _ => None,
+                };
+                match asked {
+                    Some((slot, to)) => self.unlink_there(keys, slot, &to).await?,
+                    None => return Err(Trouble { address, error }),
+                }
+            }
+        }
+        keys.clear();
+        Ok(())
+    }
+
+    /// Deletes the keys of a slot that is on its way to another node, one by one: a call of several
+    /// keys would be refused while only some have arrived.
+    async fn unlink_there(&mut self, keys: &[Bytes], slot: u16, to: &Address) -> Result<(), Trouble> {
+        let topology = self.lanes.topology();
+        let keys: Vec<Bytes> = keys.iter().filter(|key| topology.slot(key) == slot).cloned().collect();
+        let unlink = |key: Bytes| [Command::new("ASKING", Vec::new()), Command::new("UNLINK", vec![key])];
+        let commands = keys.into_iter().flat_map(unlink).collect();
+        let replies = self.lanes.open(to).await?.node.send(commands).await;
+        match replies.into_iter().find_map(Result::err) {
+            Some(error) => Err(Trouble { address: to.clone(), error }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Of two faults the one that needs more than a redirect.
+fn worse(worst: Option<Trouble>, next: Trouble) -> Option<Trouble> {
+    match worst {
+        Some(worst) if !matches!(worst.error, NodeError::Moved { .. } | NodeError::Ask { .. }) => Some(worst),
+        _ => Some(next),
+    }
+}
+
+/// The main part decides what became of a plan; a refusal or a replaced key elsewhere shows too.
+fn outcomes(flight: &Flight, run: Run) -> Vec<Outcome> {
+    let mut outcomes = vec![Outcome::Skipped; flight.plans.len()];
+    for work in run.mains.into_iter().chain(run.others) {
+        let (Some(known), Some(outcome)) = (outcomes.get_mut(work.part.plan), work.outcome) else {
+            continue;
+        };
+        match (&mut *known, outcome) {
+            (Outcome::Skipped, outcome) => *known = outcome,
+            (Outcome::Applied(all), Outcome::Applied(Applied { retyped_keys, .. })) => {
+                all.retyped_keys += retyped_keys;
+            }
+            (Outcome::Applied(_), refused @ Outcome::Refused { .. }) => *known = refused,
+            _ => {}
+        }
+    }
+    for (plan, reason) in run.refused {
+        if let Some(known) = outcomes.get_mut(plan) {
+            *known = Outcome::Refused { reason };
+        }
+    }
+    outcomes
+}

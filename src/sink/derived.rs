@@ -1,0 +1,269 @@
+//! Which keys a pattern matches, without a SCAN per event.
+//!
+//! One SCAN of each master finds the keys that exist; from before it on, `CLIENT TRACKING` in broadcast
+//! mode announces every key under the prefixes that anybody writes or deletes. So the set is a superset of
+//! what exists, and deleting an absent key is harmless. Our own deletions are announced too: such a
+//! key is deleted once more, as absent, which announces nothing, and is gone from the set.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::task::JoinHandle;
+
+use super::group::matches;
+use super::key_set::KeySet;
+use super::lanes::{Lanes, Trouble};
+use super::node::{Command, Node};
+use super::reply::{NodeError, Reply};
+use crate::keyplan::{KeyPlan, Step};
+use crate::metrics::SinkMetrics;
+
+/// Keys that are remembered; beyond, every flight with a pattern sweeps with one SCAN of each master.
+const MAX_KEYS: usize = 2_000_000;
+/// Keys that one SCAN step looks at: well under a millisecond of Redis' time.
+const SCAN_COUNT: &str = "1000";
+/// How often a silent tracking connection is asked whether it still lives.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The index.
+pub struct Derived {
+    prefixes: Vec<Bytes>,
+    shared: Arc<Shared>,
+    watch: Watch,
+    /// Whether keys were taken for a flight that has not come to its end.
+    taken: bool,
+    metrics: SinkMetrics,
+}
+
+#[derive(Default)]
+struct Shared {
+    keys: Mutex<KeySet>,
+    overflowed: AtomicBool,
+}
+
+enum Watch {
+    /// Nothing is known: track and scan before the next flight.
+    Stale,
+    /// The set is complete as of this topology.
+    Live { generation: u64, tasks: Vec<JoinHandle<()>> },
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Watch::Live { tasks, .. } = self {
+            tasks.iter().for_each(JoinHandle::abort);
+        }
+    }
+}
+
+impl Derived {
+    /// An index of all keys that begin with one of `prefixes`.
+    pub fn new(prefixes: Vec<Bytes>, metrics: SinkMetrics) -> Derived {
+        Derived { prefixes, shared: Arc::default(), watch: Watch::Stale, taken: false, metrics }
+    }
+
+    /// A flight begins. One that was dropped half-way took keys that nobody may have deleted.
+    pub fn begin(&mut self) {
+        if std::mem::replace(&mut self.taken, false) {
+            self.watch = Watch::Stale;
+        }
+    }
+
+    /// The flight is acknowledged.
+    pub fn finish(&mut self) {
+        self.taken = false;
+    }
+
+    /// Builds the index again where a tracking connection or the topology is no longer the one it was
+    /// built on.
+    ///
+    /// # Errors
+    /// A node that cannot be tracked or scanned; the index stays stale.
+    pub async fn ready(&mut self, lanes: &mut Lanes) -> Result<(), Trouble> {
+        let live = match &self.watch {
+            _ if self.prefixes.is_empty() => true,
+            Watch::Live { generation, tasks } => {
+                *generation == lanes.generation() && !tasks.iter().any(JoinHandle::is_finished)
+            }
+            Watch::Stale => false,
+        };
+        if live {
+            return Ok(());
+        }
+        self.watch = Watch::Stale;
+        self.shared = Arc::default();
+        let (login, database) = lanes.login();
+        let generation = lanes.generation();
+        let mut watch = Watch::Live { generation, tasks: Vec::new() };
+        for address in lanes.topology().masters() {
+            let trouble = |error| Trouble { address: address.clone(), error };
+            let node = Node::connect_tracking(&address, &login, database).await.map_err(trouble)?;
+            let task = follow(node, &self.prefixes, Arc::clone(&self.shared)).await.map_err(trouble)?;
+            if let Watch::Live { tasks, .. } = &mut watch {
+                tasks.push(task);
+            }
+        }
+        let shared = Arc::clone(&self.shared);
+        self.scan(lanes, |keys| shared.add(&keys)).await?;
+        tracing::debug!(keys = self.shared.keys().len(), "index of derived keys is complete");
+        self.watch = watch;
+        Ok(())
+    }
+
+    /// The keys that each plan's patterns match, taken out of the index: they are about to be deleted.
+    ///
+    /// # Errors
+    /// Only where the index is over its bound: the sweep's.
+    pub async fn take(&mut self, lanes: &mut Lanes, plans: &[KeyPlan]) -> Result<Vec<Vec<Bytes>>, Trouble> {
+        self.taken = true;
+        let mut taken: Vec<Vec<Bytes>> = plans.iter().map(|plan| self.take_one(plan)).collect();
+        if self.shared.overflowed.load(Ordering::Relaxed)
+            && plans.iter().any(|plan| patterns(plan).next().is_some())
+        {
+            self.metrics.derived_sweeps.inc();
+            let mut found: Vec<Bytes> = Vec::new();
+            self.scan(lanes, |keys| found.extend(keys)).await?;
+            for (plan, keys) in plans.iter().zip(&mut taken) {
+                let wanted =
+                    |key: &&Bytes| patterns(plan).any(|(prefix, suffix)| matches(key, prefix, suffix));
+                keys.extend(found.iter().filter(wanted).cloned());
+            }
+        }
+        self.metrics.derived_keys.set(i64::try_from(self.shared.keys().len()).unwrap_or(i64::MAX));
+        Ok(taken)
+    }
+
+    /// The keys of these plans' patterns that were announced since they were taken.
+    pub fn announced(&self, plans: &[KeyPlan]) -> Vec<Bytes> {
+        plans.iter().flat_map(|plan| self.take_one(plan)).collect()
+    }
+
+    fn take_one(&self, plan: &KeyPlan) -> Vec<Bytes> {
+        let mut keys = self.shared.keys();
+        if keys.len() == 0 {
+            return Vec::new();
+        }
+        patterns(plan)
+            .flat_map(|(prefix, suffix)| keys.take(prefix, |key| matches(key, prefix, suffix)))
+            .collect()
+    }
+
+    /// Walks over every key under the prefixes, in batches.
+    async fn scan(&self, lanes: &mut Lanes, mut found: impl FnMut(Vec<Bytes>)) -> Result<(), Trouble> {
+        for prefix in &self.prefixes {
+            let pattern = Bytes::from([escape_glob(prefix), vec![b'*']].concat());
+            for address in lanes.topology().masters() {
+                let mut cursor = Bytes::from_static(b"0");
+                loop {
+                    let lane = lanes.open(&address).await?;
+                    let reply = lane.node.call(scan_command(cursor, pattern.clone())).await;
+                    let reply = reply.map_err(|error| Trouble { address: address.clone(), error })?;
+                    let (next, keys) = read_scan(&reply);
+                    found(keys);
+                    match next {
+                        Some(next) => cursor = next,
+                        None => break,
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn keys(&self) -> MutexGuard<'_, KeySet> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, announced: &[Bytes]) {
+        let mut keys = self.keys();
+        for key in announced {
+            if keys.len() < MAX_KEYS {
+                keys.insert(key);
+            } else if !self.overflowed.swap(true, Ordering::Relaxed) {
+                tracing::warn!(keys = MAX_KEYS, "too many derived keys to remember: sweeping with SCAN");
+            }
+        }
+    }
+}
+
+/// Starts to track, then adds what is announced until the connection or an announcement is lost.
+async fn follow(node: Node, prefixes: &[Bytes], shared: Arc<Shared>) -> Result<JoinHandle<()>, NodeError> {
+    let mut announced = node.invalidations();
+    let mut args =
+        vec![Bytes::from_static(b"TRACKING"), Bytes::from_static(b"ON"), Bytes::from_static(b"BCAST")];
+    for prefix in prefixes {
+        args.extend([Bytes::from_static(b"PREFIX"), prefix.clone()]);
+    }
+    node.call(Command::new("CLIENT", args)).await?;
+    Ok(tokio::spawn(async move {
+        let mut ping = tokio::time::interval(PING_INTERVAL);
+        loop {
+            tokio::select! {
+                keys = announced.next() => match keys {
+                    Some(keys) => shared.add(&keys),
+                    None => return,
+                },
+                _ = ping.tick() => {
+                    if node.call(Command::fixed("PING", &[])).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }))
+}
+
+fn patterns(plan: &KeyPlan) -> impl Iterator<Item = (&Bytes, &Bytes)> {
+    plan.steps.iter().filter_map(|step| match step {
+        Step::DeletePattern { prefix, suffix, .. } => Some((prefix, suffix)),
+        _ => None,
+    })
+}
+
+/// One step of a SCAN.
+pub fn scan_command(cursor: Bytes, pattern: Bytes) -> Command {
+    let word = |text: &'static str| Bytes::from_static(text.as_bytes());
+    Command::new("SCAN", vec![cursor, word("MATCH"), pattern, word("COUNT"), word(SCAN_COUNT)])
+}
+
+/// The next cursor, `None` at the end, and the keys of a SCAN step.
+pub fn read_scan(reply: &Reply) -> (Option<Bytes>, Vec<Bytes>) {
+    let [cursor, keys] = reply.list() else { return (None, Vec::new()) };
+    let next = cursor.text().filter(|cursor| cursor.as_ref() != b"0").cloned();
+    (next, keys.list().iter().filter_map(Reply::text).cloned().collect())
+}
+
+/// `text` as a glob that matches only itself.
+pub fn escape_glob(text: &[u8]) -> Vec<u8> {
+    let mut escaped = Vec::with_capacity(text.len());
+    for byte in text {
+        if matches!(byte, b'*' | b'?' | b'[' | b']' | b'\\' | b'^' | b'-') {
+            escaped.push(b'\\');
+        }
+        escaped.push(*byte);
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn glob_characters_match_themselves() {
+        assert_eq!(escape_glob(b"f:a*[b]?\\"), b"f:a\\*\\[b\\]\\?\\\\");
+    }
+
+    #[test]
+    fn a_scan_ends_at_cursor_zero() {
+        let step = |cursor: &'static str| {
+            Reply::List(vec![Reply::Text(cursor.into()), Reply::List(vec![Reply::Text("k".into())])])
+        };
+        assert_eq!(read_scan(&step("17")), (Some("17".into()), vec!["k".into()]));
+        assert_eq!(read_scan(&step("0")), (None, vec!["k".into()]));
+    }
+}

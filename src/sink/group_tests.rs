@@ -1,0 +1,95 @@
+use std::sync::Arc;
+
+use super::super::node::keyslot;
+use super::super::slots::{Address, Master};
+use super::*;
+use crate::balance::User;
+use crate::lsn::{Lsn, Xid64};
+
+fn plan(steps: Vec<Step>) -> KeyPlan {
+    KeyPlan {
+        user: User { user_type: Arc::from("live"), id: Arc::from("7"), numeric_id: true },
+        position: Position { commit_lsn: Lsn(16), ordinal: 2 },
+        row_xid: Some(Xid64(9)),
+        deletes_user: false,
+        watched: vec![Some("10.5".into())],
+        doubt: None,
+        event: EventJson::Fixed("{}".into()),
+        published_as: None,
+        rereads: false,
+        steps,
+    }
+}
+
+fn steps() -> Vec<Step> {
+    let guard = Guard::ALWAYS;
+    vec![
+        Step::Hash {
+            key: "user:{live:7}:config".into(),
+            set: vec![("balance".into(), "10.5".into())],
+            remove: vec!["email".into()],
+            if_exists: false,
+            guard,
+        },
+        Step::Set { key: "user_balance:live:7".into(), value: "10.5".into(), ttl: None, guard },
+        Step::Delete { key: "user_stats:live:7".into(), guard },
+        Step::PublishEvent { channel: "user_updates".into(), guard },
+    ]
+}
+
+fn cluster() -> Topology {
+    let master = Master { address: Address::new("a", 1), id: "a".into(), ranges: vec![(0, 16383)] };
+    Topology::Cluster { masters: vec![master], complete: true }
+}
+
+#[test]
+fn on_one_redis_a_plan_is_one_part() {
+    let parts = cut(&plan(steps()), 0, &Topology::Single(Address::new("a", 1)), &["x".into()]).unwrap();
+    assert_eq!(parts.main.unwrap().steps, [0, 1, 2, 3]);
+    assert!(parts.others.is_empty() && parts.deletes.is_empty());
+}
+
+#[test]
+fn in_a_cluster_keys_of_other_slots_come_before() {
+    let parts = cut(&plan(steps()), 0, &cluster(), &["financial_summary:live:7:a".into()]).unwrap();
+    let main = parts.main.unwrap();
+    assert_eq!(main.steps, [0, 3]);
+    assert_eq!(main.slot, keyslot(b"user:{live:7}:config"));
+    let [own] = parts.others.as_slice() else { panic!("{:?}", parts.others) };
+    assert_eq!(own.fence, "lockstep:fence:{user_balance:live:7}");
+    assert_eq!(own.slot, keyslot(&own.fence));
+    assert_eq!(parts.deletes, ["user_stats:live:7", "financial_summary:live:7:a"]);
+}
+
+#[test]
+fn a_deleted_user_leaves_a_fence_for_every_key() {
+    let guard = Guard::ALWAYS;
+    let mut gone = plan(vec![Step::Delete { key: "user_balance:live:7".into(), guard }]);
+    gone.deletes_user = true;
+    let parts = cut(&gone, 0, &cluster(), &[]).unwrap();
+    assert_eq!(parts.others.len(), 1);
+    assert!(parts.deletes.is_empty());
+}
+
+#[test]
+fn a_part_reads_as_the_script_expects() {
+    let plan = plan(steps());
+    let parts = cut(&plan, 0, &Topology::Single(Address::new("a", 1)), &[]).unwrap();
+    let (mut keys, mut args) = (Vec::new(), Vec::new());
+    let frame = Frame { epoch: 1, present: None };
+    let position = encode((&plan, &parts.main.unwrap()), frame, (&[], None), &mut keys, &mut args);
+    assert_eq!(position, "00000001000000000000001000000002");
+    assert_eq!(args[0], args.len().to_string());
+    assert_eq!(args[1], keys.len().to_string());
+    assert_eq!(args[2], "000000010000000000000010000000020000000000000009.4:10.5");
+    assert_eq!(args[3..7], ["", "{}", "", ""]);
+    assert_eq!(args[7..13], ["H", "2", "1", "balance", "10.5", "email"]);
+    assert_eq!(args[13..], ["S", "10.5", "D", "1", "V", "user_updates"]);
+}
+
+#[test]
+fn only_keys_between_prefix_and_suffix_match() {
+    assert!(matches(b"financial_summary:live:12:x", b"financial_summary:live:12:", b""));
+    assert!(!matches(b"financial_summary:live:123:x", b"financial_summary:live:12:", b""));
+    assert!(!matches(b"a:b", b"a:b", b":b"), "prefix and suffix do not overlap");
+}

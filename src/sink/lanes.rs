@@ -1,0 +1,288 @@
+//! The connections to all masters, each made again when it breaks, and the slot map.
+
+use std::collections::HashMap;
+
+use super::node::{Command, Login, Node};
+use super::reply::{NodeError, Reply};
+use super::script::Scripts;
+use super::slots::{Address, Topology};
+use crate::config;
+use crate::error::{Error, Result};
+use crate::metrics::SinkMetrics;
+
+/// Oldest Redis that has every command used here (`GETEX`-era ACL, `CLIENT TRACKING`, `UNLINK` in scripts).
+const OLDEST_VERSION: (u32, u32) = (6, 2);
+
+/// A connection whose node knows the scripts.
+pub struct Lane {
+    /// The connection.
+    pub node: Node,
+    /// Hashes of the scripts there.
+    pub scripts: Scripts,
+}
+
+/// A node's error and the node it came from.
+#[derive(Debug, Clone)]
+pub struct Trouble {
+    /// Where.
+    pub address: Address,
+    /// What.
+    pub error: NodeError,
+}
+
+impl From<Trouble> for Error {
+    fn from(trouble: Trouble) -> Error {
+        trouble.error.at(&trouble.address)
+    }
+}
+
+/// Every connection.
+pub struct Lanes {
+    login: Login,
+    database: u8,
+    seeds: Vec<Address>,
+    topology: Topology,
+    lanes: HashMap<Address, Lane>,
+    generation: u64,
+    metrics: SinkMetrics,
+}
+
+impl Lanes {
+    /// Asks the seeds in turn what there is, and connects to every master.
+    ///
+    /// # Errors
+    /// The last seed's, or the first that no other seed can cure.
+    pub async fn connect(redis: &config::Redis, metrics: SinkMetrics) -> Result<Lanes> {
+        let login = Login::new(redis)?;
+        let seeds: Vec<Address> =
+            redis.seeds.iter().map(|(host, port)| Address::new(host.clone(), *port)).collect();
+        let mut last = Error::definite("redis.url names no server", "give it at least one");
+        for seed in &seeds {
+            match discover(seed, &login).await {
+                Ok(topology) => {
+                    let mut lanes = Lanes {
+                        login,
+                        database: redis.database,
+                        seeds,
+                        topology,
+                        lanes: HashMap::new(),
+                        generation: 0,
+                        metrics,
+                    };
+                    lanes.check_database()?;
+                    lanes.connect_all().await?;
+                    return Ok(lanes);
+                }
+                Err(error) if error.is_transient() => last = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last)
+    }
+
+    fn check_database(&self) -> Result<()> {
+        match (&self.topology, self.database) {
+            (Topology::Cluster { .. }, 1..) => Err(Error::definite(
+                format!("a redis cluster has no database {}", self.database),
+                "leave the number out of redis.url",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Grows with every connection made and every change of the slot map.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Who owns what.
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// The login that every connection uses, with the database number.
+    pub fn login(&self) -> (Login, u8) {
+        (self.login.clone(), self.database)
+    }
+
+    /// Connects to every master that has no connection yet.
+    ///
+    /// # Errors
+    /// The first node that cannot be reached.
+    pub async fn connect_all(&mut self) -> std::result::Result<(), Trouble> {
+        let masters = self.topology.masters();
+        self.lanes.retain(|address, _| masters.contains(address));
+        for address in masters {
+            self.open(&address).await?;
+        }
+        Ok(())
+    }
+
+    /// The connection to `address`, made now if there is none.
+    ///
+    /// # Errors
+    /// The node cannot be reached or does not take the scripts.
+    pub async fn open(&mut self, address: &Address) -> std::result::Result<&Lane, Trouble> {
+        let trouble = |error| Trouble { address: address.clone(), error };
+        if !self.lanes.contains_key(address) {
+            let node = Node::connect(address, &self.login, self.database).await.map_err(trouble)?;
+            let scripts = Scripts::load(&node).await.map_err(trouble)?;
+            if self.generation > 0 {
+                self.metrics.reconnects.inc();
+            }
+            self.generation += 1;
+            self.lanes.insert(address.clone(), Lane { node, scripts });
+        }
+        self.lanes.get(address).ok_or_else(|| trouble(NodeError::TimedOut))
+    }
+
+    /// The connection to `address`, if there is one.
+    pub fn get(&self, address: &Address) -> Option<&Lane> {
+        self.lanes.get(address)
+    }
+
+    /// Sends one command to the owner of `key`, following the slot map only.
+    ///
+    /// # Errors
+    /// As [`ask`](Lanes::ask).
+    pub async fn call(&mut self, key: &[u8], command: Command) -> std::result::Result<Reply, Trouble> {
+        let slot = self.topology.slot(key);
+        match self.topology.owner(slot).cloned() {
+            Some(address) => self.ask(&address, command).await,
+            None => {
+                let trouble = self.unowned();
+                self.recover(&trouble).await;
+                Err(trouble)
+            }
+        }
+    }
+
+    /// Sends one command to a node.
+    ///
+    /// # Errors
+    /// The node's; what can be done about it at once was done, so that another try may succeed.
+    pub async fn ask(&mut self, address: &Address, command: Command) -> std::result::Result<Reply, Trouble> {
+        let trouble = |error| Trouble { address: address.clone(), error };
+        let reply = match self.open(address).await {
+            Ok(lane) => lane.node.call(command).await.map_err(trouble),
+            Err(trouble) => Err(trouble),
+        };
+        if let Err(trouble) = &reply {
+            self.recover(trouble).await;
+        }
+        reply
+    }
+
+    /// Gives up the connection that is of no more use, and reads the slot map again where it is in doubt.
+    pub async fn recover(&mut self, trouble: &Trouble) {
+        if trouble.error.ends_connection() || trouble.error == NodeError::NoScript {
+            self.lanes.remove(&trouble.address);
+        }
+        if trouble.error.doubts_topology() {
+            self.refresh().await;
+        }
+    }
+
+    /// The trouble of a slot that no node owns.
+    pub fn unowned(&self) -> Trouble {
+        let address = self.topology.masters().into_iter().next().or_else(|| self.seeds.first().cloned());
+        Trouble { address: address.unwrap_or_else(|| Address::new("", 0)), error: NodeError::ClusterDown }
+    }
+
+    /// Reads the slot map again, from any node that still answers.
+    pub async fn refresh(&mut self) {
+        if !self.topology.is_cluster() {
+            return;
+        }
+        let mut ask: Vec<Address> = self.topology.masters();
+        ask.extend(self.seeds.iter().filter(|seed| !self.lanes.contains_key(*seed)).cloned());
+        let mut best: Option<Topology> = None;
+        for address in ask {
+            let reply = match self.lanes.get(&address) {
+                Some(lane) => lane.node.call(cluster_slots()).await,
+                None => match Node::connect(&address, &self.login, 0).await {
+                    Ok(node) => node.call(cluster_slots()).await,
+                    Err(error) => Err(error),
+                },
+            };
+            match reply.map(|reply| Topology::from_cluster_slots(&reply, &address)) {
+                Ok(found @ Topology::Cluster { complete: true, .. }) if found != self.topology => {
+                    best = Some(found);
+                    break;
+                }
+                // The same map as before: another node may know of a failover already.
+                Ok(_) => {}
+                Err(error) if error.ends_connection() => drop(self.lanes.remove(&address)),
+                Err(_) => {}
+            }
+        }
+        if let Some(found) = best {
+            tracing::info!(masters = found.masters().len(), "redis cluster topology changed");
+            self.topology = found;
+            self.generation += 1;
+            let masters = self.topology.masters();
+            self.lanes.retain(|address, _| masters.contains(address));
+        }
+    }
+}
+
+fn cluster_slots() -> Command {
+    Command::fixed("CLUSTER", &["SLOTS"])
+}
+
+/// What `seed` belongs to, once its version is known to be new enough.
+async fn discover(seed: &Address, login: &Login) -> Result<Topology> {
+    let at = |error: NodeError| error.at(seed);
+    let node = Node::connect(seed, login, 0).await.map_err(at)?;
+    let info = node.call(Command::fixed("INFO", &["SERVER"])).await.map_err(at)?;
+    let version = info_field(&info, "redis_version").unwrap_or_default();
+    if parse_version(version).is_none_or(|version| version < OLDEST_VERSION) {
+        let (major, minor) = OLDEST_VERSION;
+        return Err(Error::definite(
+            format!("redis {seed} is version {version:?}"),
+            format!("run {major}.{minor} or newer"),
+        ));
+    }
+    let cluster = node.call(Command::fixed("INFO", &["CLUSTER"])).await.map_err(at)?;
+    if info_field(&cluster, "cluster_enabled") != Some("1") {
+        return Ok(Topology::Single(seed.clone()));
+    }
+    let slots = node.call(cluster_slots()).await.map_err(at)?;
+    match Topology::from_cluster_slots(&slots, seed) {
+        topology @ Topology::Cluster { complete: true, .. } => Ok(topology),
+        _ => Err(Error::transient(
+            format!("the redis cluster at {seed} has slots without a master"),
+            "see \"redis-cli --cluster check\"",
+        )),
+    }
+}
+
+/// The value of a line of `INFO`.
+pub fn info_field<'a>(info: &'a Reply, name: &str) -> Option<&'a str> {
+    let lines = info.utf8()?.lines();
+    lines.filter_map(|line| line.split_once(':')).find(|(key, _)| *key == name).map(|(_, value)| value)
+}
+
+fn parse_version(text: &str) -> Option<(u32, u32)> {
+    let mut parts = text.split('.').map(|part| part.parse().ok());
+    Some((parts.next()??, parts.next()??))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_compare_as_numbers() {
+        assert!(parse_version("6.0.16").unwrap() < OLDEST_VERSION);
+        assert!(parse_version("10.1.0").unwrap() > OLDEST_VERSION);
+        assert_eq!(parse_version("seven"), None);
+    }
+
+    #[test]
+    fn info_is_read_by_name() {
+        let info = Reply::Text("# Server\r\nredis_version:7.0.15\r\nredis_mode:standalone\r\n".into());
+        assert_eq!(info_field(&info, "redis_version"), Some("7.0.15"));
+        assert_eq!(info_field(&info, "redis"), None);
+    }
+}

@@ -1,0 +1,180 @@
+//! [`KeyPlan`]s -> Redis, in order and fenced.
+//!
+//! | file | what it knows |
+//! |---|---|
+//! | `node` | one ordered connection; alone names fred |
+//! | `reply` | replies and what to do about errors |
+//! | `slots` | who owns which hash slot |
+//! | `lanes` | the connections to all masters, made again as they break |
+//! | `fence`, `group`, `script`, `call` | plans as calls of `apply.lua` |
+//! | `apply`, `settle` | a flight, retried until all of it is acknowledged |
+//! | `keyspace` | walking over all keys in bounded steps |
+//! | `derived`, `key_set` | which keys a pattern matches, without a SCAN per event |
+//! | `records` | Lockstep's own keys, and reading of others |
+
+mod apply;
+mod call;
+mod derived;
+mod fence;
+mod group;
+mod key_set;
+mod keyspace;
+mod lanes;
+pub mod node;
+pub mod records;
+pub mod reply;
+mod script;
+mod settle;
+pub mod slots;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use crate::checkpoint::Checkpoint;
+use crate::config;
+use crate::error::{Fault, Result};
+use crate::keyplan::KeyPlan;
+use crate::lsn::{Position, Snapshot};
+use crate::metrics::SinkMetrics;
+
+pub use derived::escape_glob;
+pub use keyspace::Walk;
+pub use records::{LoadMark, NodeFacts, NodeRecord, Records};
+
+/// Plans that travel to Redis together: one is out at a time, the next is gathered meanwhile.
+#[derive(Debug)]
+pub struct Flight {
+    /// In commit order.
+    pub plans: Vec<KeyPlan>,
+    /// What the fence is compared with.
+    pub fencing: Fencing,
+    /// Written to every node after the plans, on the same connections.
+    pub checkpoint: Option<Checkpoint>,
+}
+
+/// What a plan's fence is compared with.
+#[derive(Debug, Clone)]
+pub enum Fencing {
+    /// Rows of the stream: written where the fence is older than the plan's position.
+    Stream,
+    /// Rows read in a snapshot: written where there is no fence, or `snapshot` sees the fence's
+    /// transaction; the new fence is `present`, the stream's applied position.
+    Snapshot {
+        /// What the reading transaction saw.
+        snapshot: Snapshot,
+        /// The stream's applied position; ordinal as of the last applied row.
+        present: Position,
+    },
+}
+
+/// What became of one plan, in the order of [`Flight::plans`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Written and published.
+    Applied(Applied),
+    /// The fence was at or past it: nothing was done.
+    Skipped,
+    /// Could not be applied as written; the user's keys were deleted, with the fence at the plan's position.
+    Refused {
+        /// Redis' words or ours, without values.
+        reason: String,
+    },
+}
+
+/// What only Redis knew of an applied plan.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Whether an event [by balance](crate::keyplan::EventJson::ByBalance) became a `user_update`.
+    pub as_update: bool,
+    /// Keys that held another type and were replaced.
+    pub retyped_keys: u32,
+}
+
+/// Whether Redis takes what it is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SinkState {
+    /// Every node answers. The number grows with every reconnect and every change of the topology:
+    /// where it has, the nodes' checkpoints are worth comparing again.
+    Connected {
+        /// Connections made and slot maps read so far.
+        generation: u64,
+    },
+    /// A flight waits for this fault to pass.
+    Retrying {
+        /// The last attempt's.
+        fault: Fault,
+    },
+}
+
+/// What a sink is told besides the address.
+#[derive(Clone)]
+pub struct Options {
+    /// The literal text before the user in every pattern that is deleted: `financial_summary:`.
+    pub derived_prefixes: Vec<Bytes>,
+    /// Name of the replication slot: it is part of the names of the records.
+    pub slot: String,
+    /// Where to count.
+    pub metrics: SinkMetrics,
+}
+
+/// The way into Redis. One task uses it at a time.
+pub struct Sink {
+    lanes: lanes::Lanes,
+    derived: derived::Derived,
+    epoch: u32,
+    /// The generation of the connections whose records were read last.
+    compared: u64,
+    /// Whether the last flight's checkpoint is on every node.
+    has_stored: bool,
+    slot: String,
+    state: watch::Sender<SinkState>,
+    metrics: SinkMetrics,
+}
+
+impl Sink {
+    /// Connects to every master and loads the scripts.
+    ///
+    /// # Errors
+    /// Transient where the servers are away; definite where the login, the version, the certificates or
+    /// the database number are wrong.
+    pub async fn connect(redis: &config::Redis, options: Options) -> Result<Sink> {
+        let lanes = lanes::Lanes::connect(redis, options.metrics.clone()).await?;
+        let (state, _) = watch::channel(SinkState::Connected { generation: lanes.generation() });
+        options.metrics.connected.set(1);
+        let mut sink = Sink {
+            lanes,
+            derived: derived::Derived::new(options.derived_prefixes, options.metrics.clone()),
+            epoch: 1,
+            compared: 0,
+            has_stored: false,
+            slot: options.slot,
+            state,
+            metrics: options.metrics,
+        };
+        sink.epoch = sink.read_records().await?.epoch.unwrap_or(1);
+        Ok(sink)
+    }
+
+    /// Watches whether Redis takes what it is sent.
+    pub fn state(&self) -> watch::Receiver<SinkState> {
+        self.state.subscribe()
+    }
+
+    /// Whether the records were read over the present connections, so that a checkpoint may be written.
+    ///
+    /// A node that came back empty must not get one before: it would pass for one that forgot nothing.
+    fn is_compared(&self) -> bool {
+        self.lanes.generation() == self.compared
+    }
+
+    /// Whether the last flight left its checkpoint on every node; not where memory had no room for it, and
+    /// not over connections that are yet to be compared.
+    pub fn has_stored(&self) -> bool {
+        self.has_stored
+    }
+
+    /// The database history that fences belong to.
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+}

@@ -1,0 +1,295 @@
+//! Lockstep's own keys on each node, and reading of others for checks and comparisons.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::Sink;
+use super::lanes::{Trouble, info_field};
+use super::node::{Command, Node};
+use super::reply::{NodeError, Reply};
+use super::slots::{Address, Topology};
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, Result};
+use crate::lsn::Lsn;
+
+/// The epoch of fences, one for all slots.
+const EPOCH_KEY: &str = "lockstep:epoch";
+
+/// What Redis remembers of Lockstep.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Records {
+    /// One for each master.
+    pub nodes: Vec<NodeRecord>,
+    /// The marker of a finished load.
+    pub loaded: Option<String>,
+    /// How far an unfinished load came.
+    pub load: Option<String>,
+    /// The epoch of fences.
+    pub epoch: Option<u32>,
+}
+
+/// What one master remembers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeRecord {
+    /// Where it listens.
+    pub address: Address,
+    /// Its checkpoint, if it has one.
+    pub checkpoint: Option<Checkpoint>,
+    /// Whether another node wrote that checkpoint: this one took over from it, or its slots moved here.
+    pub inherited: bool,
+}
+
+/// The two records about loads; values are one line of the caller's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoadMark {
+    /// `lockstep:loaded:<slot>`: the load is finished.
+    Loaded,
+    /// `lockstep:load:<slot>`: how far it came.
+    Progress,
+}
+
+impl LoadMark {
+    fn key(self, slot: &str) -> String {
+        match self {
+            LoadMark::Loaded => format!("lockstep:loaded:{slot}"),
+            LoadMark::Progress => format!("lockstep:load:{slot}"),
+        }
+    }
+}
+
+/// A master as `check` and `status` look at it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// Where it listens.
+    pub address: Address,
+    /// `redis_version`.
+    pub version: String,
+    /// `master` or `slave`.
+    pub role: String,
+    /// `maxmemory_policy`.
+    pub eviction_policy: String,
+    /// `maxmemory` in bytes; 0 is no bound.
+    pub max_memory_bytes: u64,
+    /// `cluster_state`; `None` on a single Redis.
+    pub cluster_state: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredCheckpoint {
+    slot: String,
+    system_id: String,
+    timeline: u32,
+    applied: String,
+    node: String,
+}
+
+impl Sink {
+    /// What Redis remembers of Lockstep; a record that cannot be read counts as absent.
+    ///
+    /// # Errors
+    /// A node that does not answer.
+    pub async fn read_records(&mut self) -> Result<Records> {
+        if let Err(trouble) = self.lanes.connect_all().await {
+            self.lanes.recover(&trouble).await;
+            return Err(trouble.into());
+        }
+        let generation = self.lanes.generation();
+        let mut nodes = Vec::new();
+        for (address, key, id) in self.checkpoint_keys() {
+            let stored: Option<StoredCheckpoint> = match self.lanes.ask(&address, get(key)).await {
+                Ok(reply) => reply.utf8().and_then(|text| serde_json::from_str(text).ok()),
+                Err(Trouble { error: NodeError::WrongType, .. }) => None,
+                Err(trouble) => return Err(trouble.into()),
+            };
+            let inherited = stored.as_ref().is_some_and(|stored| stored.node != id);
+            let checkpoint = stored.and_then(|stored| {
+                let applied: Lsn = stored.applied.parse().ok()?;
+                let StoredCheckpoint { slot, system_id, timeline, .. } = stored;
+                Some(Checkpoint { slot, system_id, timeline, applied })
+            });
+            nodes.push(NodeRecord { address, checkpoint, inherited });
+        }
+        let records = Records {
+            nodes,
+            loaded: self.read_text(LoadMark::Loaded.key(&self.slot)).await?,
+            load: self.read_text(LoadMark::Progress.key(&self.slot)).await?,
+            epoch: self.read_text(EPOCH_KEY.to_owned()).await?.and_then(|text| text.parse().ok()),
+        };
+        self.compared = generation;
+        Ok(records)
+    }
+
+    /// Writes or, with `None`, removes a record about loads.
+    ///
+    /// # Errors
+    /// The node's.
+    pub async fn write_mark(&mut self, mark: LoadMark, value: Option<&str>) -> Result<()> {
+        let key = mark.key(&self.slot);
+        match value {
+            Some(value) => self.write_text(key, value.to_owned()).await,
+            None => {
+                let command = Command::new("DEL", vec![key.clone().into()]);
+                self.lanes.call(key.as_bytes(), command).await?;
+                Ok(())
+            }
+        }
+    }
+
+    /// Begins a new database history: every later fence is past every earlier one.
+    ///
+    /// # Errors
+    /// The node's; then the epoch is as before.
+    pub async fn write_epoch(&mut self, epoch: u32) -> Result<()> {
+        self.write_text(EPOCH_KEY.to_owned(), epoch.to_string()).await?;
+        self.epoch = epoch;
+        Ok(())
+    }
+
+    /// Removes every record of this slot; fences and the epoch stay.
+    ///
+    /// # Errors
+    /// The first node's that does not answer.
+    pub async fn remove_records(&mut self) -> Result<()> {
+        self.write_mark(LoadMark::Loaded, None).await?;
+        self.write_mark(LoadMark::Progress, None).await?;
+        for (address, key, _) in self.checkpoint_keys() {
+            self.lanes.ask(&address, Command::new("DEL", vec![key])).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn store_checkpoint(
+        &mut self,
+        checkpoint: &Checkpoint,
+    ) -> std::result::Result<(), Trouble> {
+        for (address, key, id) in self.checkpoint_keys() {
+            let stored = StoredCheckpoint {
+                slot: checkpoint.slot.clone(),
+                system_id: checkpoint.system_id.clone(),
+                timeline: checkpoint.timeline,
+                applied: checkpoint.applied.to_string(),
+                node: id,
+            };
+            let text = serde_json::to_string(&stored).unwrap_or_default();
+            self.lanes.ask(&address, Command::new("SET", vec![key, text.into()])).await?;
+        }
+        Ok(())
+    }
+
+    /// Address, checkpoint key and node id of each master.
+    fn checkpoint_keys(&self) -> Vec<(Address, Bytes, String)> {
+        let name = format!("lockstep:checkpoint:{}", self.slot);
+        match self.lanes.topology() {
+            Topology::Single(address) => vec![(address.clone(), name.into(), String::new())],
+            Topology::Cluster { masters, .. } => masters
+                .iter()
+                .filter_map(|master| {
+                    let key = format!("{name}:{{{}}}", master.tag()?);
+                    Some((master.address.clone(), key.into(), master.id.clone()))
+                })
+                .collect(),
+        }
+    }
+
+    async fn read_text(&mut self, key: String) -> Result<Option<String>> {
+        let reply = self.lanes.call(key.as_bytes(), get(key.clone().into())).await?;
+        Ok(reply.utf8().map(str::to_owned))
+    }
+
+    async fn write_text(&mut self, key: String, value: String) -> Result<()> {
+        let command = Command::new("SET", vec![key.clone().into(), value.into()]);
+        self.lanes.call(key.as_bytes(), command).await?;
+        Ok(())
+    }
+
+    /// Every node answers a PING.
+    ///
+    /// # Errors
+    /// The first that does not.
+    pub async fn ping(&mut self) -> Result<()> {
+        for address in self.lanes.topology().masters() {
+            self.lanes.ask(&address, Command::fixed("PING", &[])).await?;
+        }
+        Ok(())
+    }
+
+    /// What `INFO` says of every master.
+    ///
+    /// # Errors
+    /// The first node that does not answer.
+    pub async fn server_facts(&mut self) -> Result<Vec<NodeFacts>> {
+        let mut facts = Vec::new();
+        for address in self.lanes.topology().masters() {
+            let cluster = self.lanes.topology().is_cluster();
+            let node = &self.lanes.open(&address).await?.node;
+            facts.push(node_facts(node, cluster).await.map_err(|error| error.at(&address))?);
+        }
+        Ok(facts)
+    }
+
+    /// All fields of a hash; empty where the key is absent.
+    ///
+    /// # Errors
+    /// The node's; a key of another type is a definite one.
+    pub async fn read_hash(&mut self, key: &[u8]) -> Result<Vec<(Bytes, Bytes)>> {
+        let command = Command::new("HGETALL", vec![Bytes::copy_from_slice(key)]);
+        let reply = self.lanes.call(key, command).await.map_err(read_error)?;
+        let pair = |pair: &[Reply]| match pair {
+            [Reply::Text(field), Reply::Text(value)] => Some((field.clone(), value.clone())),
+            _ => None,
+        };
+        Ok(reply.list().chunks(2).filter_map(pair).collect())
+    }
+
+    /// A string and what is left of its time to live in milliseconds; `None` where the key is absent.
+    ///
+    /// # Errors
+    /// The node's; a key of another type is a definite one.
+    pub async fn read_string(&mut self, key: &[u8]) -> Result<Option<(Bytes, Option<u64>)>> {
+        let args = vec![Bytes::copy_from_slice(key)];
+        let value = self.lanes.call(key, Command::new("GET", args.clone())).await.map_err(read_error)?;
+        let left = self.lanes.call(key, Command::new("PTTL", args)).await.map_err(read_error)?;
+        let left = left.int().and_then(|left| u64::try_from(left).ok());
+        Ok(value.text().map(|value| (value.clone(), left)))
+    }
+
+    /// Whether a key is there.
+    ///
+    /// # Errors
+    /// The node's.
+    pub async fn exists(&mut self, key: &[u8]) -> Result<bool> {
+        let command = Command::new("EXISTS", vec![Bytes::copy_from_slice(key)]);
+        Ok(self.lanes.call(key, command).await?.int() == Some(1))
+    }
+}
+
+fn get(key: Bytes) -> Command {
+    Command::new("GET", vec![key])
+}
+
+fn read_error(trouble: Trouble) -> Error {
+    match trouble.error {
+        NodeError::WrongType => Error::definite("a key holds another type than the key map says", ""),
+        _ => trouble.into(),
+    }
+}
+
+async fn node_facts(node: &Node, cluster: bool) -> std::result::Result<NodeFacts, NodeError> {
+    let info = node.call(Command::fixed("INFO", &[])).await?;
+    let field = |name: &str| info_field(&info, name).unwrap_or_default().to_owned();
+    let cluster_state = match cluster {
+        true => {
+            let state = node.call(Command::fixed("CLUSTER", &["INFO"])).await?;
+            info_field(&state, "cluster_state").map(str::to_owned)
+        }
+        false => None,
+    };
+    Ok(NodeFacts {
+        address: node.address().clone(),
+        version: field("redis_version"),
+        role: field("role"),
+        eviction_policy: field("maxmemory_policy"),
+        max_memory_bytes: field("maxmemory").parse().unwrap_or(0),
+        cluster_state,
+    })
+}

@@ -1,0 +1,129 @@
+//! The two scripts, and how their replies read.
+
+use bytes::Bytes;
+
+use super::node::{Command, Node};
+use super::reply::{NodeError, Reply};
+use super::{Applied, Outcome};
+
+/// Applies plans.
+const APPLY: &str = include_str!("apply.lua");
+/// Deletes keys although Redis is out of memory: readers fall back to the database.
+const RELEASE: &str = "#!lua flags=allow-oom\nreturn redis.call('UNLINK', unpack(KEYS))";
+
+/// The hashes by which a node knows the scripts, once it has loaded them.
+#[derive(Debug, Clone)]
+pub struct Scripts {
+    apply: Bytes,
+    release: Option<Bytes>,
+}
+
+impl Scripts {
+    /// Loads both scripts into `node`.
+    ///
+    /// # Errors
+    /// The node's; a server older than 7.0, which does not know script flags, has no release script.
+    pub async fn load(node: &Node) -> Result<Scripts, NodeError> {
+        let load = |text: &'static str| Command::fixed("SCRIPT", &["LOAD", text]);
+        let hash = |reply: Reply| {
+            reply
+                .text()
+                .cloned()
+                .ok_or_else(|| NodeError::Other("unexpected reply to SCRIPT LOAD".to_owned()))
+        };
+        let mut replies = node.send(vec![load(APPLY), load(RELEASE)]).await.into_iter();
+        let apply = replies.next().unwrap_or(Err(NodeError::TimedOut)).and_then(hash)?;
+        let release = match replies.next().unwrap_or(Err(NodeError::TimedOut)).and_then(hash) {
+            Ok(hash) => Some(hash),
+            Err(NodeError::Other(_)) => None,
+            Err(error) => return Err(error),
+        };
+        Ok(Scripts { apply, release })
+    }
+
+    /// The call that applies plans.
+    pub fn apply(&self, keys: Vec<Bytes>, args: Vec<Bytes>) -> Command {
+        Command::new("EVALSHA", call_args(self.apply.clone(), keys, args))
+    }
+
+    /// The call that deletes keys of one slot under memory pressure.
+    pub fn release(&self, keys: Vec<Bytes>) -> Command {
+        match &self.release {
+            Some(hash) => Command::new("EVALSHA", call_args(hash.clone(), keys, Vec::new())),
+            None => Command::new("UNLINK", keys),
+        }
+    }
+}
+
+fn call_args(hash: Bytes, keys: Vec<Bytes>, args: Vec<Bytes>) -> Vec<Bytes> {
+    let mut all = Vec::with_capacity(2 + keys.len() + args.len());
+    all.push(hash);
+    all.push(number(keys.len()));
+    all.extend(keys);
+    all.extend(args);
+    all
+}
+
+/// An integer as an argument; the small ones, which steps are full of, cost no allocation.
+pub fn number(value: usize) -> Bytes {
+    const DIGITS: &[u8] = b"0123456789";
+    match DIGITS.get(value..=value) {
+        Some(digit) => Bytes::from_static(digit),
+        None => value.to_string().into(),
+    }
+}
+
+/// What the script says became of one plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Done.
+    Done(Outcome),
+    /// An earlier plan of the user is not applied yet, or the call was stopped before this one.
+    NotTried,
+    /// Redis' state forbids it for now.
+    Failed(NodeError),
+}
+
+impl Verdict {
+    /// Reads one line of the script's reply.
+    pub fn parse(line: &str) -> Verdict {
+        let mut rest = line.chars();
+        match rest.next() {
+            Some(word @ ('a' | 'u')) => Verdict::Done(Outcome::Applied(Applied {
+                as_update: word == 'u',
+                retyped_keys: rest.as_str().parse().unwrap_or(0),
+            })),
+            Some('s') => Verdict::Done(Outcome::Skipped),
+            Some('w') => Verdict::NotTried,
+            Some('!') => Verdict::Failed(NodeError::parse(rest.as_str())),
+            Some('?') => {
+                Verdict::Done(Outcome::Refused { reason: format!("redis answered {}", rest.as_str()) })
+            }
+            _ => Verdict::Failed(NodeError::Other("unexpected script reply".to_owned())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_of_the_script_has_a_meaning() {
+        let applied =
+            |as_update, retyped_keys| Verdict::Done(Outcome::Applied(Applied { as_update, retyped_keys }));
+        assert_eq!(Verdict::parse("a"), applied(false, 0));
+        assert_eq!(Verdict::parse("u"), applied(true, 0));
+        assert_eq!(Verdict::parse("a2"), applied(false, 2));
+        assert_eq!(Verdict::parse("s"), Verdict::Done(Outcome::Skipped));
+        assert_eq!(Verdict::parse("w"), Verdict::NotTried);
+        assert_eq!(Verdict::parse("!OOM"), Verdict::Failed(NodeError::OutOfMemory));
+        assert!(matches!(Verdict::parse("?ERR"), Verdict::Done(Outcome::Refused { .. })));
+        assert!(matches!(Verdict::parse(""), Verdict::Failed(NodeError::Other(_))));
+    }
+
+    #[test]
+    fn small_numbers_are_text_too() {
+        assert_eq!([number(0), number(9), number(10)], ["0", "9", "10"]);
+    }
+}

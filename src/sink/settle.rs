@@ -1,0 +1,93 @@
+//! What is done about a fault before a flight is tried again.
+
+use super::apply::{RETRY, Run};
+use super::group::{self, Frame};
+use super::lanes::Trouble;
+use super::node::Command;
+use super::reply::NodeError;
+use super::slots::Address;
+use super::{Flight, Sink, SinkState};
+use crate::backoff::Backoff;
+use crate::error::{Error, Fault};
+
+impl Sink {
+    /// Does about a fault what can be done at once.
+    pub(super) async fn settle(&mut self, trouble: &Trouble, flight: &Flight, run: Option<&mut Run>) {
+        let error = &trouble.error;
+        self.metrics.operations.with_label_values(&[error.label()]).inc();
+        if matches!(error, NodeError::Moved { .. } | NodeError::Ask { .. })
+            || matches!(error, NodeError::TryAgain | NodeError::ClusterDown)
+        {
+            self.metrics.redirects.with_label_values(&[error.label()]).inc();
+        }
+        self.lanes.recover(trouble).await;
+        if let (NodeError::OutOfMemory, Some(run)) = (error, run) {
+            self.release(flight, run).await;
+        }
+    }
+
+    /// Out of memory: the stale keys of the flight's users are deleted, so that readers ask the database.
+    async fn release(&mut self, flight: &Flight, run: &mut Run) {
+        if std::mem::replace(&mut run.released, true) {
+            return;
+        }
+        let undone = run.others.iter().chain(&run.mains).filter(|work| work.outcome.is_none());
+        let mut released = 0;
+        let mut calls: Vec<(Address, Command)> = Vec::new();
+        for work in undone {
+            let Some(plan) = flight.plans.get(work.part.plan) else { continue };
+            let (mut keys, mut args) = (Vec::new(), Vec::new());
+            let frame = Frame { epoch: self.epoch, present: None };
+            group::encode((plan, &work.part), frame, (&[], None), &mut keys, &mut args);
+            // The fence stays: it is what keeps an older value from coming back.
+            let keys = keys.split_off(1);
+            let owner = self.lanes.topology().owner(work.part.slot);
+            let lane = owner.and_then(|owner| self.lanes.get(owner));
+            if let (false, Some(owner), Some(lane)) = (keys.is_empty(), owner, lane) {
+                calls.push((owner.clone(), lane.scripts.release(keys)));
+                released += 1;
+            }
+        }
+        for (address, command) in calls {
+            if let Some(lane) = self.lanes.get(&address)
+                && let Err(error) = lane.node.call(command).await
+            {
+                tracing::warn!(%address, error = error.label(), "keys could not be deleted");
+                return;
+            }
+        }
+        self.metrics.deleted_out_of_memory.inc_by(released);
+    }
+
+    /// Waits before the next attempt, and says why.
+    pub(super) async fn pause(&self, trouble: Trouble, backoff: &mut Backoff) {
+        let error = Error::from(trouble);
+        if backoff.attempts() == 0 {
+            tracing::warn!(fault = %error, "redis does not take the flight, trying again");
+        }
+        self.report_retrying(error.fault());
+        // What no retry cures is looked at only now and then, until somebody has cured it.
+        let delay = if error.is_transient() { backoff.next_delay() } else { RETRY.1 };
+        tokio::time::sleep(delay).await;
+    }
+
+    fn report_retrying(&self, fault: &Fault) {
+        self.metrics.connected.set(0);
+        self.state.send_replace(SinkState::Retrying { fault: fault.clone() });
+    }
+
+    pub(super) fn report_connected(&self) {
+        let now = SinkState::Connected { generation: self.lanes.generation() };
+        self.state.send_if_modified(|state| {
+            let changed = *state != now;
+            if changed {
+                if matches!(state, SinkState::Retrying { .. }) {
+                    tracing::info!("redis takes flights again");
+                }
+                self.metrics.connected.set(1);
+                *state = now;
+            }
+            changed
+        });
+    }
+}
