@@ -41,6 +41,7 @@
 
 pub mod backoff;
 pub mod balance;
+pub mod catalog;
 pub mod checkpoint;
 pub mod config;
 pub mod error;
@@ -48,6 +49,7 @@ pub mod keyplan;
 pub mod lsn;
 pub mod metrics;
 pub mod pgoutput;
+pub mod preflight;
 pub mod sink;
 pub mod txn;
 pub mod wire;

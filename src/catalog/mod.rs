@@ -1,0 +1,66 @@
+//! What the database says about itself: the facts that `preflight` judges and `setup` changes.
+
+mod publication;
+mod server;
+mod slot;
+mod table;
+
+pub use publication::{Publication, Published};
+pub use server::Server;
+pub use slot::{Holder, Slot};
+pub use table::{Column, Identity, Index, Table};
+
+use tokio_postgres::Client;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+
+/// Everything that preconditions and steps depend on, read once.
+#[derive(Debug, Clone)]
+pub struct Catalog {
+    /// The server, the database and the role.
+    pub server: Server,
+    /// The configured tables in their order; `None` where one does not exist.
+    pub tables: Vec<Option<Table>>,
+    /// The configured publication.
+    pub publication: Option<Publication>,
+    /// The configured slot.
+    pub slot: Option<Slot>,
+}
+
+impl Catalog {
+    /// Reads all facts over an ordinary connection.
+    pub async fn read(client: &Client, config: &Config) -> Result<Catalog> {
+        let server = Server::read(client).await?;
+        let mut tables = Vec::with_capacity(config.tables.len());
+        for table in &config.tables {
+            tables.push(Table::read(client, &table.schema, &table.name).await?);
+        }
+        let publication = Publication::read(client, &config.postgres.publication, &server).await?;
+        let slot = Slot::read(client, &config.postgres.slot).await?;
+        Ok(Catalog { server, tables, publication, slot })
+    }
+}
+
+/// A failed query as a fact: the server's own words, or that the connection went.
+pub fn query_error(doing: &str, error: &tokio_postgres::Error) -> Error {
+    match error.as_db_error() {
+        Some(db) => {
+            let fact =
+                format!("{doing}: the database says: {} (SQLSTATE {})", db.message(), db.code().code());
+            let cure = db.hint().unwrap_or("").to_owned();
+            // Class 57: operator intervention; 53: insufficient resources; 40: rollback; 55P03: lock timeout.
+            match db.code().code() {
+                "55P03" => Error::transient(fact, cure),
+                code if ["57", "53", "40"].iter().any(|class| code.starts_with(class)) => {
+                    Error::transient(fact, cure)
+                }
+                _ => Error::definite(fact, cure),
+            }
+        }
+        None if error.is_closed() => {
+            Error::transient(format!("{doing}: the database closed the connection"), "")
+        }
+        None => Error::transient(format!("{doing}: {error}"), ""),
+    }
+}

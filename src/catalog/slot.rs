@@ -1,0 +1,77 @@
+//! The replication slot.
+
+use tokio_postgres::Client;
+
+use super::query_error;
+use crate::error::Result;
+use crate::lsn::Lsn;
+
+/// A slot as `pg_replication_slots` has it.
+#[derive(Debug, Clone)]
+pub struct Slot {
+    /// `logical` or `physical`.
+    pub kind: String,
+    /// Output plugin of a logical slot.
+    pub plugin: Option<String>,
+    /// Database of a logical slot.
+    pub database: Option<String>,
+    /// Who streams from it.
+    pub holder: Option<Holder>,
+    /// `wal_status`: `reserved`, `extended`, `unreserved`, `lost`.
+    pub wal_status: Option<String>,
+    /// Why it is of no more use, where the server says so.
+    pub invalidation: Option<String>,
+    /// Oldest WAL that it needs.
+    pub restart_lsn: Option<Lsn>,
+    /// Position up to which everything was acknowledged.
+    pub confirmed_flush: Option<Lsn>,
+    /// Bytes of WAL that are kept for it.
+    pub retained_bytes: i64,
+    /// Bytes of WAL that were not acknowledged yet.
+    pub lag_bytes: i64,
+}
+
+/// The process that streams from a slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Process id on the server.
+    pub pid: i32,
+    /// `application_name` and client address.
+    pub who: String,
+}
+
+impl Slot {
+    /// Reads a slot; `None` when there is none of that name.
+    pub async fn read(client: &Client, name: &str) -> Result<Option<Slot>> {
+        // The row as JSON has invalidation_reason (17+) and conflicting (16+) where they exist.
+        const SQL: &str = "
+            SELECT s.slot_type, s.plugin::text, s.database::text, s.active_pid, s.wal_status,
+                   coalesce(to_jsonb(s)->>'invalidation_reason',
+                            CASE WHEN to_jsonb(s)->>'conflicting' = 'true' THEN 'conflict with recovery' END),
+                   s.restart_lsn::text, s.confirmed_flush_lsn::text,
+                   coalesce(pg_wal_lsn_diff(here.lsn, s.restart_lsn), 0)::int8,
+                   coalesce(pg_wal_lsn_diff(here.lsn, s.confirmed_flush_lsn), 0)::int8,
+                   concat_ws(' ', nullif(a.application_name, ''), 'from ' || host(a.client_addr))
+            FROM pg_replication_slots s
+            CROSS JOIN (SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
+                                    ELSE pg_current_wal_lsn() END) here (lsn)
+            LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid
+            WHERE s.slot_name = $1";
+        let failed = |e| query_error(&format!("reading the slot {name:?}"), &e);
+        let Some(row) = client.query_opt(SQL, &[&name]).await.map_err(failed)? else { return Ok(None) };
+        let lsn = |column: usize| row.get::<_, Option<String>>(column).and_then(|text| text.parse().ok());
+        let pid: Option<i32> = row.get(3);
+        Ok(Some(Slot {
+            kind: row.get(0),
+            plugin: row.get(1),
+            database: row.get(2),
+            holder: pid.map(|pid| Holder { pid, who: row.get(10) }),
+            wal_status: row.get(4),
+            invalidation: row.get(5),
+            restart_lsn: lsn(6),
+            confirmed_flush: lsn(7),
+            retained_bytes: row.get(8),
+            lag_bytes: row.get(9),
+        }))
+    }
+}

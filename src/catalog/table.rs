@@ -1,0 +1,166 @@
+//! A table: its columns, its indexes, its replica identity.
+
+use tokio_postgres::Client;
+
+use super::query_error;
+use crate::error::Result;
+
+/// A table as `pg_class`, `pg_attribute` and `pg_index` have it.
+#[derive(Debug, Clone)]
+pub struct Table {
+    /// Its oid.
+    pub oid: u32,
+    /// `relkind`: `r` ordinary, `p` partitioned.
+    pub kind: char,
+    /// How old rows are identified in WAL.
+    pub identity: Identity,
+    /// Columns in their order.
+    pub columns: Vec<Column>,
+    /// Indexes, invalid ones too.
+    pub indexes: Vec<Index>,
+}
+
+/// A column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// Its type without modifier; of a domain, the type below it.
+    pub type_name: String,
+    /// Whether the type is an enum.
+    pub is_enum: bool,
+    /// Whether NULL is excluded.
+    pub not_null: bool,
+    /// Whether it is generated: such columns are not replicated.
+    pub generated: bool,
+    /// Whether the connected role may read it.
+    pub readable: bool,
+}
+
+/// `relreplident`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Identity {
+    /// The primary key.
+    Default,
+    /// Nothing.
+    Nothing,
+    /// The whole row.
+    Full,
+    /// The index with `indisreplident`.
+    Index,
+}
+
+/// An index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Index {
+    /// Its name.
+    pub name: String,
+    /// Key columns; empty for an index on expressions.
+    pub columns: Vec<String>,
+    /// Whether it is the primary key.
+    pub primary: bool,
+    /// Whether it is unique over all rows: not partial, not deferrable, not on expressions.
+    pub unique: bool,
+    /// Whether it is complete; `CREATE INDEX CONCURRENTLY` leaves invalid ones when it fails.
+    pub valid: bool,
+    /// Whether it is the replica identity.
+    pub is_identity: bool,
+}
+
+impl Table {
+    /// Reads a table; `None` when there is none of that name.
+    pub async fn read(client: &Client, schema: &str, name: &str) -> Result<Option<Table>> {
+        const SQL: &str = "
+            SELECT c.oid, c.relkind::text, c.relreplident::text
+            FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            WHERE n.nspname = $1 AND c.relname = $2";
+        let failed = |e| query_error(&format!("reading the table {schema}.{name}"), &e);
+        let Some(row) = client.query_opt(SQL, &[&schema, &name]).await.map_err(failed)? else {
+            return Ok(None);
+        };
+        let (oid, kind, identity): (u32, String, String) = (row.get(0), row.get(1), row.get(2));
+        let identity = match identity.as_str() {
+            "d" => Identity::Default,
+            "f" => Identity::Full,
+            "i" => Identity::Index,
+            _ => Identity::Nothing,
+        };
+        let columns = columns(client, oid).await.map_err(failed)?;
+        let indexes = indexes(client, oid).await.map_err(failed)?;
+        Ok(Some(Table { oid, kind: kind.chars().next().unwrap_or(' '), identity, columns, indexes }))
+    }
+
+    /// The column of that name.
+    pub fn column(&self, name: &str) -> Option<&Column> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+
+    /// Names of the columns that can be replicated.
+    pub fn replicated(&self) -> impl Iterator<Item = &str> {
+        self.columns.iter().filter(|column| !column.generated).map(|column| column.name.as_str())
+    }
+
+    /// The columns by which WAL names an old row; empty: none, and UPDATE fails once published.
+    pub fn identity_columns(&self) -> Vec<&str> {
+        let of = |wanted: fn(&Index) -> bool| {
+            let index = self.indexes.iter().find(|index| wanted(index) && index.valid);
+            index.map_or(Vec::new(), |index| index.columns.iter().map(String::as_str).collect())
+        };
+        match self.identity {
+            Identity::Default => of(|index| index.primary),
+            Identity::Index => of(|index| index.is_identity),
+            Identity::Full => self.columns.iter().map(|column| column.name.as_str()).collect(),
+            Identity::Nothing => Vec::new(),
+        }
+    }
+}
+
+async fn columns(client: &Client, oid: u32) -> Result<Vec<Column>, tokio_postgres::Error> {
+    const SQL: &str = "
+        SELECT a.attname::text, format_type(b.oid, NULL), b.typtype = 'e', a.attnotnull,
+               a.attgenerated <> '', has_column_privilege(a.attrelid, a.attnum, 'SELECT')
+        FROM pg_attribute a
+        JOIN pg_type t ON t.oid = a.atttypid
+        JOIN pg_type b ON b.oid = CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END
+        WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
+        ORDER BY a.attnum";
+    let rows = client.query(SQL, &[&oid]).await?;
+    Ok(rows
+        .iter()
+        .map(|row| Column {
+            name: row.get(0),
+            type_name: row.get(1),
+            is_enum: row.get(2),
+            not_null: row.get(3),
+            generated: row.get(4),
+            readable: row.get(5),
+        })
+        .collect())
+}
+
+async fn indexes(client: &Client, oid: u32) -> Result<Vec<Index>, tokio_postgres::Error> {
+    const SQL: &str = "
+        SELECT i.relname::text,
+               ARRAY(SELECT a.attname::text
+                     FROM unnest((x.indkey::int2[])[0:x.indnkeyatts - 1]) WITH ORDINALITY k (num, place)
+                     JOIN pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = k.num
+                     ORDER BY k.place),
+               x.indisprimary,
+               x.indisunique AND x.indimmediate AND x.indpred IS NULL AND x.indexprs IS NULL,
+               x.indisvalid, x.indisreplident
+        FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
+        WHERE x.indrelid = $1
+        ORDER BY i.relname";
+    let rows = client.query(SQL, &[&oid]).await?;
+    Ok(rows
+        .iter()
+        .map(|row| Index {
+            name: row.get(0),
+            columns: row.get(1),
+            primary: row.get(2),
+            unique: row.get(3),
+            valid: row.get(4),
+            is_identity: row.get(5),
+        })
+        .collect())
+}

@@ -1,0 +1,84 @@
+//! Preconditions of the publication.
+
+use super::{Item, Verdict};
+use crate::catalog::{Catalog, Publication, Published, Table};
+use crate::config::{Config, TableSpec};
+
+const INIT: &str = "run \"lockstep init\", which alters it";
+
+pub(super) fn judge(catalog: &Catalog, config: &Config) -> Vec<Item> {
+    let name = &config.postgres.publication;
+    let topic = format!("publication {name}");
+    let Some(publication) = &catalog.publication else {
+        let fact = format!("publication {name:?} does not exist");
+        return vec![Item::new(Verdict::Obstacle, topic, fact, "run \"lockstep init\", which creates it")];
+    };
+    let mut items = Vec::new();
+    if !publication.all_operations {
+        let fact = format!("publication {name:?} leaves out some of insert, update, delete, truncate");
+        items.push(Item::new(Verdict::Failure, &topic, fact, INIT));
+    }
+    for (spec, table) in config.tables.iter().zip(&catalog.tables) {
+        if let Some(table) = table {
+            items.extend(table_items(&topic, publication, spec, table));
+        }
+    }
+    if !catalog.server.has_column_lists() {
+        items.push(Item::new(
+            Verdict::Warning,
+            &topic,
+            "PostgreSQL 14 has no column lists: every column of the followed tables, secrets too, travels in \
+             the replication stream (Lockstep drops them; none enters Redis)",
+            "use TLS to the database, or upgrade to 15",
+        ));
+    }
+    if items.is_empty() {
+        items.push(Item::pass(topic, format!("{} tables are published", config.tables.len())));
+    }
+    items
+}
+
+fn table_items(topic: &str, publication: &Publication, spec: &TableSpec, table: &Table) -> Vec<Item> {
+    let item = |verdict, fact: String| Item::new(verdict, topic, fact, INIT);
+    if table.kind == 'p' && !publication.via_root {
+        let fact = format!("changes of {spec} are published under the names of its partitions");
+        return vec![item(Verdict::Obstacle, fact)];
+    }
+    let Some(published) = publication.table(&spec.schema, &spec.name) else {
+        return vec![item(Verdict::Obstacle, format!("table {spec} is not published"))];
+    };
+    let mut items = Vec::new();
+    if published.row_filter.is_some() {
+        items.push(item(Verdict::Failure, format!("a row filter leaves out rows of {spec}")));
+    }
+    items.extend(column_items(topic, published, spec, table));
+    items
+}
+
+fn column_items(topic: &str, published: &Published, spec: &TableSpec, table: &Table) -> Vec<Item> {
+    let Some(columns) = &published.columns else { return Vec::new() };
+    let mut items = Vec::new();
+    let mut add = |verdict, columns: Vec<&str>, what: &str| {
+        if !columns.is_empty() {
+            items.push(Item::new(verdict, topic, format!("{spec}: {what}: {}", columns.join(", ")), INIT));
+        }
+    };
+    let published = |column: &&str| columns.iter().any(|c| c == column);
+    let followed = spec.followed(table.replicated());
+    let identity = table.identity_columns();
+    let (required, optional): (Vec<&str>, Vec<&str>) = followed
+        .iter()
+        .copied()
+        .filter(|column| !published(column))
+        .partition(|column| spec.required_columns().contains(column));
+    add(Verdict::Obstacle, required, "columns that are needed are not published");
+    add(Verdict::Failure, optional, "columns that are followed are not published");
+    let unidentified = identity.iter().copied().filter(|column| !published(column)).collect();
+    add(Verdict::Failure, unidentified, "updates fail, the replica identity is not published");
+    let secret = table
+        .replicated()
+        .filter(|column| published(column) && !followed.contains(column) && !identity.contains(column))
+        .collect();
+    add(Verdict::Failure, secret, "columns that nobody follows, secrets perhaps, are published");
+    items
+}

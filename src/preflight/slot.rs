@@ -1,0 +1,53 @@
+//! Preconditions of the replication slot.
+
+use super::{Item, Verdict};
+use crate::catalog::{Catalog, Slot};
+use crate::config::Config;
+
+pub(super) fn judge(catalog: &Catalog, config: &Config) -> Vec<Item> {
+    let name = &config.postgres.slot;
+    let topic = format!("slot {name}");
+    let obstacle = |fact: String, cure: &str| vec![Item::new(Verdict::Obstacle, &topic, fact, cure)];
+    let Some(slot) = &catalog.slot else {
+        let cure = "run \"lockstep init\", which creates it";
+        return obstacle(format!("slot {name:?} does not exist"), cure);
+    };
+    if let Some(fact) = foreign(slot, name, &catalog.server.database) {
+        return obstacle(fact, "choose another name under postgres.slot, then run \"lockstep init\"");
+    }
+    let reason = match (&slot.invalidation, slot.wal_status.as_deref()) {
+        (Some(reason), _) => Some(reason.as_str()),
+        (None, Some("lost")) => Some("WAL that it needs was removed"),
+        _ => None,
+    };
+    if let Some(reason) = reason {
+        let cure =
+            "run \"lockstep drop\", \"lockstep init\" and \"lockstep run\", which loads all users again";
+        return obstacle(format!("slot {name:?} is invalidated ({reason})"), cure);
+    }
+    if slot.wal_status.as_deref() == Some("unreserved") {
+        let fact =
+            format!("slot {name:?} is about to lose WAL that it needs ({} bytes)", slot.retained_bytes);
+        let cure = "start Lockstep now, or raise max_slot_wal_keep_size";
+        return vec![Item::new(Verdict::Warning, topic, fact, cure)];
+    }
+    let state = match &slot.holder {
+        Some(holder) => format!("streams to pid {} ({})", holder.pid, holder.who),
+        None => "is free".to_owned(),
+    };
+    vec![Item::pass(topic, format!("slot {name:?} {state}, {} bytes behind", slot.lag_bytes))]
+}
+
+/// Why the slot cannot be ours.
+pub fn foreign(slot: &Slot, name: &str, database: &str) -> Option<String> {
+    match (slot.plugin.as_deref(), slot.database.as_deref()) {
+        (None, _) => Some(format!("slot {name:?} is a {} slot", slot.kind)),
+        (Some(plugin), _) if plugin != "pgoutput" => {
+            Some(format!("slot {name:?} uses the plugin {plugin:?}, not pgoutput"))
+        }
+        (_, other) if other != Some(database) => {
+            Some(format!("slot {name:?} belongs to the database {:?}, not {database:?}", other.unwrap_or("")))
+        }
+        _ => None,
+    }
+}
