@@ -50,6 +50,7 @@ pub mod lsn;
 pub mod metrics;
 pub mod pgoutput;
 pub mod preflight;
+pub mod setup;
 pub mod sink;
 pub mod txn;
 pub mod wire;

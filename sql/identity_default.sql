@@ -1,0 +1,2 @@
+-- Back to the primary key.
+ALTER TABLE {table} REPLICA IDENTITY DEFAULT;

@@ -1,0 +1,61 @@
+//! Configuration and catalog -> the steps that are left to do.
+
+use tokio_postgres::Client;
+
+use super::publication::Wanted;
+use super::quote::literal;
+use super::role::NewRole;
+use super::{Statement, Step, Todo, identity, publication, role};
+use crate::catalog::{Catalog, Identity, Table};
+use crate::config::{Config, TableSpec};
+use crate::error::Result;
+use crate::preflight;
+
+/// The steps of `init`, in the order in which none of them can hurt a writer: a table is published only
+/// once its replica identity is there, and the slot comes last, because from then on WAL is kept.
+///
+/// An obstacle that no step can remove is an error, before anything is changed.
+pub async fn plan(
+    client: &Client,
+    catalog: &Catalog,
+    config: &Config,
+    new_role: Option<&NewRole>,
+) -> Result<Vec<Step>> {
+    preflight::refuse_obstacles(&preflight::server(catalog, config))?;
+    let mut steps = Vec::new();
+    let mut wanted = Vec::new();
+    for (spec, table) in config.tables.iter().zip(&catalog.tables) {
+        let table = preflight::structure(spec, table.as_ref())?;
+        let (step, identity) = identity::plan(spec, table)?;
+        steps.push(step);
+        let lists = catalog.server.has_column_lists() && table.identity != Identity::Full;
+        wanted.push(Wanted { spec, columns: lists.then(|| columns(spec, table, &identity)) });
+    }
+    if let Some(new_role) = new_role {
+        steps.extend(role::plan(client, catalog, config, new_role).await?);
+    }
+    steps.push(publication::plan(catalog, config, &wanted)?);
+    steps.push(slot(catalog, config)?);
+    Ok(steps)
+}
+
+/// The columns of a table's list: what is followed, and what identifies the row, or updates would fail.
+fn columns<'a>(spec: &TableSpec, table: &'a Table, identity: &[String]) -> Vec<&'a str> {
+    let followed = spec.followed(table.replicated());
+    table.replicated().filter(|name| followed.contains(name) || identity.iter().any(|i| i == name)).collect()
+}
+
+fn slot(catalog: &Catalog, config: &Config) -> Result<Step> {
+    let name = &config.postgres.slot;
+    let what = format!("slot {name}");
+    if catalog.slot.is_some() {
+        preflight::refuse_obstacles(&preflight::slot(catalog, config))?;
+        return Ok(Step::nothing(what));
+    }
+    let sql = match catalog.server.has_failover_slots() {
+        true => include_str!("../../sql/slot_failover.sql"),
+        false => include_str!("../../sql/slot.sql"),
+    };
+    let statement = Statement::patient(sql, &[("slot", &literal(name))]);
+    Ok(Step { what, todo: Todo::Create(vec![statement]) })
+}
