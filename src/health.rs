@@ -1,0 +1,96 @@
+//! What this instance knows of itself: the facts behind `/readyz` and `/healthz`.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+/// Shared by the parts that learn a fact and the endpoints that report it.
+#[derive(Debug, Default)]
+pub struct Health {
+    facts: Mutex<Facts>,
+}
+
+/// The facts, each told by the part that knows it.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// The replication stream.
+    pub stream: StreamState,
+    /// Whether Redis holds every user of this slot.
+    pub loaded: bool,
+    /// Why Redis cannot be written at the moment.
+    pub redis_fault: Option<String>,
+    /// Age of the oldest commit that Redis does not hold; zero when there is none.
+    pub lag: Duration,
+    /// Followed columns or tables that the stream does not carry, as `table.column`.
+    pub gaps: Vec<String>,
+}
+
+/// The replication stream.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum StreamState {
+    /// Not yet asked for.
+    #[default]
+    Starting,
+    /// Another instance holds the slot; this one waits for it.
+    Standby,
+    /// Changes arrive.
+    Streaming,
+    /// The connection is gone; the fact says why.
+    Reconnecting {
+        /// Fact and cure.
+        fault: String,
+    },
+}
+
+impl Health {
+    /// Changes one or more facts.
+    pub fn tell(&self, change: impl FnOnce(&mut Facts)) {
+        // A panic while a fact was written leaves it a fact.
+        change(&mut self.facts.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    }
+
+    /// All facts as of now.
+    pub fn facts(&self) -> Facts {
+        self.facts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+}
+
+impl Facts {
+    /// Why this instance is not ready; empty when it is: streaming, loaded, complete, and the lag under `bound`.
+    pub fn not_ready_because(&self, bound: Duration) -> Vec<String> {
+        let mut reasons = Vec::new();
+        match &self.stream {
+            StreamState::Streaming => {}
+            StreamState::Starting => reasons.push("the stream has not started".to_owned()),
+            StreamState::Standby => reasons.push("another instance holds the slot".to_owned()),
+            StreamState::Reconnecting { fault } => reasons.push(fault.clone()),
+        }
+        if !self.loaded {
+            reasons.push("users are still being loaded".to_owned());
+        }
+        reasons.extend(self.redis_fault.clone());
+        if self.lag > bound {
+            reasons.push(format!("redis is {:.1} s behind the database", self.lag.as_secs_f64()));
+        }
+        reasons.extend(self.gaps.iter().map(|gap| format!("the stream does not carry {gap}")));
+        reasons
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_is_streaming_and_loaded_and_under_the_bound() {
+        let health = Health::default();
+        let bound = Duration::from_secs(10);
+        assert_eq!(health.facts().not_ready_because(bound).len(), 2);
+        health.tell(|facts| {
+            facts.stream = StreamState::Streaming;
+            facts.loaded = true;
+        });
+        assert!(health.facts().not_ready_because(bound).is_empty());
+        health.tell(|facts| facts.lag = Duration::from_secs(11));
+        assert_eq!(health.facts().not_ready_because(bound), ["redis is 11.0 s behind the database"]);
+    }
+}

@@ -1,0 +1,111 @@
+//! Rows read from the database beside the stream, held until the stream has passed them.
+//!
+//! The rule (a snapshot does not see every commit that is already in WAL, so a position alone proves nothing):
+//! a chunk waits until the stream has applied past the insert position read after its snapshot; then each
+//! row is written where its user has no fence, or the fence's transaction is visible in the snapshot.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use crate::keyplan::KeyPlan;
+use crate::lsn::{Lsn, Snapshot, Xid64};
+
+/// Rows read in one short REPEATABLE READ transaction on the primary.
+#[derive(Debug)]
+pub struct Chunk {
+    /// One plan a row, published or not as its kind says.
+    pub plans: Vec<KeyPlan>,
+    /// What the transaction saw.
+    pub snapshot: Snapshot,
+    /// The insert position after it: every commit that the snapshot sees is before.
+    pub read_before: Lsn,
+    /// Told once the chunk is in Redis, or has to be read again.
+    pub done: oneshot::Sender<ChunkEnd>,
+}
+
+/// What became of a chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChunkEnd {
+    /// In Redis, row by row or by a later event of the stream.
+    Written,
+    /// The stream truncated a table that the snapshot still saw full.
+    ReadAgain,
+}
+
+/// Chunks that wait for the stream.
+#[derive(Debug, Default)]
+pub struct Chunks {
+    waiting: VecDeque<Chunk>,
+    /// The last truncate of each user type (`None`: of every type) that the stream applied.
+    truncates: HashMap<Option<Arc<str>>, Xid64>,
+}
+
+impl Chunks {
+    /// Takes a chunk in.
+    pub fn push(&mut self, chunk: Chunk) {
+        self.waiting.push_back(chunk);
+    }
+
+    /// Drops every chunk, and the truncates that concern chunks read before: their reader was stopped.
+    pub fn forget(&mut self) {
+        self.waiting.clear();
+        self.truncates.clear();
+    }
+
+    /// Whether any chunk waits for a position past `applied`: the server is asked for a keepalive then.
+    pub fn wants_past(&self, applied: Lsn) -> bool {
+        self.waiting.iter().any(|chunk| chunk.read_before > applied)
+    }
+
+    /// Remembers a truncate that left for Redis.
+    pub fn truncated(&mut self, user_type: Option<Arc<str>>, xid: Xid64) {
+        self.truncates.insert(user_type, xid);
+    }
+
+    /// The next chunk that the stream has passed. Those that a truncate has emptied are sent back.
+    pub fn ready(&mut self, applied: Lsn) -> Option<Chunk> {
+        while let Some(index) = self.waiting.iter().position(|chunk| chunk.read_before <= applied) {
+            let chunk = self.waiting.remove(index)?;
+            if self.truncates.values().all(|xid| chunk.snapshot.sees(*xid)) {
+                return Some(chunk);
+            }
+            // The reader may be gone: then nobody waits for the answer.
+            let _ = chunk.done.send(ChunkEnd::ReadAgain);
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunk(snapshot: &str, read_before: u64) -> (Chunk, oneshot::Receiver<ChunkEnd>) {
+        let (done, end) = oneshot::channel();
+        let snapshot = snapshot.parse().unwrap();
+        (Chunk { plans: Vec::new(), snapshot, read_before: Lsn(read_before), done }, end)
+    }
+
+    #[test]
+    fn a_chunk_waits_until_the_stream_has_applied_past_its_reading() {
+        let mut chunks = Chunks::default();
+        chunks.push(chunk("10:10:", 100).0);
+        assert!(chunks.wants_past(Lsn(99)) && chunks.ready(Lsn(99)).is_none());
+        assert!(!chunks.wants_past(Lsn(100)) && chunks.ready(Lsn(100)).is_some());
+        assert!(chunks.ready(Lsn(100)).is_none());
+    }
+
+    #[test]
+    fn a_chunk_read_before_a_truncate_is_read_again() {
+        let mut chunks = Chunks::default();
+        chunks.truncated(Some("live".into()), Xid64(12));
+        let (before, mut end) = chunk("10:20:12", 100);
+        chunks.push(before);
+        assert!(chunks.ready(Lsn(100)).is_none());
+        assert_eq!(end.try_recv(), Ok(ChunkEnd::ReadAgain));
+        chunks.push(chunk("13:20:", 100).0);
+        assert!(chunks.ready(Lsn(100)).is_some(), "this one saw the empty table");
+    }
+}

@@ -1,0 +1,155 @@
+//! The one way to Redis: idle with the sink in hand, or out with it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use super::Mark;
+use super::chunks::{Chunk, ChunkEnd};
+use super::patience::patiently;
+use super::truncate::truncate;
+use crate::balance::Truncated;
+use crate::checkpoint::Checkpoint;
+use crate::error::Result;
+use crate::keyplan::{KeyMap, KeyPlan};
+use crate::lsn::Position;
+use crate::pgoutput::PgTime;
+use crate::sink::{Fencing, Flight, LoadMark, Outcome, Sink};
+
+/// At most one flight is out; the next is gathered meanwhile (group commit, no timer).
+pub enum Lane {
+    /// The sink is here.
+    Idle(Box<Sink>),
+    /// The sink is with a flight.
+    Out(Away),
+    /// Between the two; never seen from outside.
+    Moving,
+}
+
+/// A flight that brings the sink back.
+type Away = Pin<Box<dyn Future<Output = (Box<Sink>, Result<Landed>)>>>;
+
+/// What travels.
+#[derive(Debug)]
+pub enum Cargo {
+    /// Events of the stream.
+    Events {
+        /// Plans in commit order.
+        plans: Vec<KeyPlan>,
+        /// Commit times, one a plan.
+        committed: Vec<PgTime>,
+    },
+    /// A truncated table: its users are found in Redis first.
+    Truncate(Truncated),
+    /// Rows read from the database, which the stream has passed.
+    Rows {
+        /// The rows.
+        chunk: Chunk,
+        /// The stream's position, the rows' new fence.
+        present: Position,
+    },
+    /// A mark of the load.
+    Mark(Mark),
+}
+
+/// What Redis acknowledged.
+#[derive(Debug, Default)]
+pub struct Landed {
+    /// The plans, in order.
+    pub plans: Vec<KeyPlan>,
+    /// What became of each.
+    pub outcomes: Vec<Outcome>,
+    /// When each committed; empty for rows read from the database.
+    pub committed: Vec<PgTime>,
+    /// The checkpoint that every node holds now.
+    pub stored: Option<Checkpoint>,
+    /// Whether the marker of a finished load was written.
+    pub loaded: bool,
+}
+
+impl Cargo {
+    /// Nothing but a checkpoint.
+    pub fn none() -> Cargo {
+        Cargo::Events { plans: Vec::new(), committed: Vec::new() }
+    }
+
+    /// Whether there is nothing to send.
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Cargo::Events { plans, .. } if plans.is_empty())
+    }
+}
+
+impl Lane {
+    /// Whether a flight may leave.
+    pub fn is_idle(&self) -> bool {
+        matches!(self, Lane::Idle(_))
+    }
+
+    /// Sends a flight when the lane is idle; does nothing when it is not.
+    pub fn depart(&mut self, cargo: Cargo, checkpoint: Option<Checkpoint>, key_map: &Arc<KeyMap>) {
+        match std::mem::replace(self, Lane::Moving) {
+            Lane::Idle(mut sink) => {
+                let key_map = Arc::clone(key_map);
+                *self = Lane::Out(Box::pin(async move {
+                    let landed = fly(&mut sink, cargo, checkpoint, &key_map).await;
+                    (sink, landed)
+                }));
+            }
+            busy => *self = busy,
+        }
+    }
+
+    /// Waits for the flight that is out; for ever when none is. Cancel-safe.
+    pub async fn landed(&mut self) -> Result<Landed> {
+        let Lane::Out(flight) = self else { return std::future::pending().await };
+        let (sink, landed) = flight.await;
+        *self = Lane::Idle(sink);
+        landed
+    }
+
+    /// The sink, while it is here.
+    pub fn sink(&mut self) -> Option<&mut Sink> {
+        match self {
+            Lane::Idle(sink) => Some(sink),
+            Lane::Out(_) | Lane::Moving => None,
+        }
+    }
+}
+
+async fn fly(sink: &mut Sink, cargo: Cargo, stored: Option<Checkpoint>, key_map: &KeyMap) -> Result<Landed> {
+    match cargo {
+        Cargo::Events { plans, committed } => {
+            let flight = Flight { plans, fencing: Fencing::Stream, checkpoint: stored };
+            let outcomes = sink.apply(&flight).await?;
+            Ok(Landed {
+                plans: flight.plans,
+                outcomes,
+                committed,
+                stored: flight.checkpoint.filter(|_| sink.has_stored()),
+                loaded: false,
+            })
+        }
+        Cargo::Truncate(truncated) => {
+            truncate(sink, &truncated, key_map).await?;
+            Ok(Landed::default())
+        }
+        Cargo::Rows { chunk: Chunk { plans, snapshot, done, .. }, present } => {
+            let flight =
+                Flight { plans, fencing: Fencing::Snapshot { snapshot, present }, checkpoint: stored };
+            let outcomes = sink.apply(&flight).await?;
+            // The reader may be gone: then nobody waits for the answer.
+            let _ = done.send(ChunkEnd::Written);
+            Ok(Landed {
+                plans: flight.plans,
+                outcomes,
+                stored: flight.checkpoint.filter(|_| sink.has_stored()),
+                ..Landed::default()
+            })
+        }
+        Cargo::Mark(Mark { mark, value, done }) => {
+            patiently(async || sink.write_mark(mark, value.as_deref()).await).await?;
+            let _ = done.send(());
+            Ok(Landed { loaded: mark == LoadMark::Loaded && value.is_some(), ..Landed::default() })
+        }
+    }
+}

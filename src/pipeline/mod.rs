@@ -1,0 +1,320 @@
+//! The one data loop, and the rule by which rows read from the database join the stream.
+//!
+//! A [`session`] moves frames from the socket through the pure rooms into the [`queue`], and flights from the
+//! queue down the [`lane`] to Redis; [`crate::supervise`] starts one after the other.
+//!
+//! # Rows read beside the stream
+//! A commit can be in WAL, and in the stream, before any snapshot sees it, so tagging a `SELECT` with a WAL
+//! position loses updates. Instead a [`chunk`](chunks) carries its snapshot `S` and an insert position `C` read
+//! after it, and waits until the stream has applied past `C`. By then every commit that `S` sees has been
+//! applied, and has left its transaction id in the fences of its users. So a row may be written exactly
+//! where there is no fence or `S` sees the fence's transaction: in both cases the row is what the stream
+//! would have written last. Its new fence is the stream's present position: no replay moves it back.
+//! A fence remembers the last transaction that changed the user's *row*: one that only inserted into
+//! `user_transactions` takes no lock on the row and may be visible while an earlier change is not yet.
+
+pub mod chunks;
+mod clock;
+pub mod lane;
+mod patience;
+pub mod queue;
+pub mod session;
+mod truncate;
+
+pub use chunks::{Chunk, ChunkEnd};
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::balance::{Mapping, Refusal, Refused, User};
+use crate::checkpoint::Checkpoint;
+use crate::config;
+use crate::error::{Error, Result};
+use crate::health::Health;
+use crate::keyplan::{KeyMap, KeyPlan};
+use crate::lsn::{Lsn, Position};
+use crate::metrics::{Metrics, count_gauge};
+use crate::pgoutput::PgTime;
+use crate::sink::{LoadMark, Outcome, Sink, SinkState};
+use chunks::Chunks;
+use lane::{Cargo, Landed, Lane};
+
+/// What the rest of the program asks of the pipeline; answered in the order of the stream.
+#[derive(Debug)]
+pub enum Errand {
+    /// Rows read from the database.
+    Chunk(Chunk),
+    /// A mark of the load, to be kept in Redis.
+    Mark(Mark),
+}
+
+/// How far a load is, or that it is finished.
+#[derive(Debug)]
+pub struct Mark {
+    /// Which mark.
+    pub mark: LoadMark,
+    /// Its value; `None` takes it away.
+    pub value: Option<String>,
+    /// Told once Redis holds it.
+    pub done: oneshot::Sender<()>,
+}
+
+/// Where errands are handed in; bounded, so that memory is.
+pub type ErrandSender = mpsc::Sender<Errand>;
+
+/// Who writes: every checkpoint carries it.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// Name of the slot.
+    pub slot: String,
+    /// System identifier of the server.
+    pub system_id: String,
+    /// Its timeline.
+    pub timeline: u32,
+}
+
+impl Identity {
+    fn checkpoint(&self, applied: Lsn) -> Checkpoint {
+        let Identity { slot, system_id, timeline } = self;
+        Checkpoint { slot: slot.clone(), system_id: system_id.clone(), timeline: *timeline, applied }
+    }
+}
+
+/// Tables and reasons that are remembered as logged.
+const REFUSED_KINDS: usize = 64;
+
+/// What outlives a single stream.
+pub struct Pipeline {
+    lane: Lane,
+    mapping: Mapping,
+    key_map: Arc<KeyMap>,
+    limits: config::Stream,
+    chunks: Chunks,
+    errands: mpsc::Receiver<Errand>,
+    /// Users to read again; bounded: what does not fit stays deleted, which is safe, and is counted.
+    repairs: mpsc::Sender<User>,
+    marks: VecDeque<Mark>,
+    /// Position of the last row of this session that Redis holds.
+    present: Position,
+    /// When the oldest event of the flight that is out committed.
+    out_since: Option<PgTime>,
+    /// End of the server's WAL, as far as anyone has heard.
+    server_end: Arc<AtomicU64>,
+    /// Tables and reasons of rows that touch no key, each logged once.
+    refused: HashSet<(Arc<str>, Refusal)>,
+    /// Whether Redis takes what it is sent.
+    redis: watch::Receiver<SinkState>,
+    /// The Redis connections whose memory was compared last.
+    compared: u64,
+    metrics: Metrics,
+    health: Arc<Health>,
+}
+
+/// What a pipeline is made of.
+pub struct Parts {
+    /// The way to Redis.
+    pub sink: Sink,
+    /// What the rows mean.
+    pub mapping: Mapping,
+    /// What is to happen to the keys.
+    pub key_map: Arc<KeyMap>,
+    /// Bounds.
+    pub limits: config::Stream,
+    /// Errands of the rest of the program.
+    pub errands: mpsc::Receiver<Errand>,
+    /// Users to read again.
+    pub repairs: mpsc::Sender<User>,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Facts behind readiness.
+    pub health: Arc<Health>,
+}
+
+impl Pipeline {
+    /// A pipeline that has not seen a stream yet.
+    pub fn new(parts: Parts) -> Pipeline {
+        let Parts { sink, mapping, key_map, limits, errands, repairs, metrics, health } = parts;
+        Pipeline {
+            redis: sink.state(),
+            compared: 0,
+            server_end: Arc::default(),
+            refused: HashSet::new(),
+            lane: Lane::Idle(Box::new(sink)),
+            mapping,
+            key_map,
+            limits,
+            chunks: Chunks::default(),
+            marks: VecDeque::new(),
+            errands,
+            repairs,
+            present: Position::default(),
+            out_since: None,
+            metrics,
+            health,
+        }
+    }
+
+    fn take_errand(&mut self, errand: Errand) {
+        match errand {
+            Errand::Chunk(chunk) => self.chunks.push(chunk),
+            Errand::Mark(mark) => self.marks.push_back(mark),
+        }
+    }
+
+    /// The errand whose time has come, when everything before `applied` is in Redis.
+    fn errand_due(&mut self, applied: Lsn) -> Option<Cargo> {
+        if let Some(mark) = self.marks.pop_front() {
+            return Some(Cargo::Mark(mark));
+        }
+        let chunk = self.chunks.ready(applied)?;
+        let present = self.present.max(Position { commit_lsn: applied, ordinal: 0 });
+        Some(Cargo::Rows { chunk, present })
+    }
+
+    fn depart(&mut self, cargo: Cargo, checkpoint: Option<Checkpoint>) {
+        match &cargo {
+            Cargo::Events { plans, committed } => {
+                self.out_since = committed.first().copied();
+                count_gauge(&self.metrics.sink.in_flight, plans.len() as u64);
+            }
+            Cargo::Truncate(truncated) => {
+                self.chunks.truncated(truncated.user_type.clone(), truncated.commit.xid)
+            }
+            Cargo::Rows { .. } | Cargo::Mark(_) => {}
+        }
+        self.lane.depart(cargo, checkpoint, &self.key_map);
+    }
+
+    /// Counts what Redis acknowledged, and has the users read again that were in doubt.
+    fn note_landed(&mut self, landed: Landed) {
+        for committed in &landed.committed {
+            self.metrics.sink.apply_latency.observe(clock::since(*committed).as_secs_f64());
+        }
+        let from_stream = !landed.committed.is_empty();
+        for (plan, outcome) in landed.plans.iter().zip(&landed.outcomes) {
+            if from_stream {
+                self.present = self.present.max(plan.position);
+            }
+            self.note_outcome(plan, outcome, from_stream);
+        }
+        if landed.loaded {
+            self.note_loaded(true);
+        }
+        self.out_since = None;
+        self.metrics.sink.in_flight.set(0);
+    }
+
+    fn note_outcome(&mut self, plan: &KeyPlan, outcome: &Outcome, from_stream: bool) {
+        let sink = &self.metrics.sink;
+        let reason = match outcome {
+            Outcome::Skipped => {
+                sink.skipped_by_fence.inc();
+                // Applied before, but whoever was to read the user again may not have come to it.
+                match &plan.doubt {
+                    Some(doubt) if from_stream => doubt.to_string(),
+                    // The snapshot did not see the user's last change yet: read once more.
+                    _ if plan.rereads => return self.repair(plan),
+                    _ => return,
+                }
+            }
+            Outcome::Refused { reason } => reason.clone(),
+            Outcome::Applied(applied) => {
+                sink.retyped.inc_by(applied.retyped_keys.into());
+                if let Some(event_type) = plan.event_type(applied.as_update).filter(|_| from_stream) {
+                    sink.events.with_label_values(&[event_type]).inc();
+                }
+                match &plan.doubt {
+                    Some(doubt) => doubt.to_string(),
+                    None => return,
+                }
+            }
+        };
+        sink.quarantined.inc();
+        tracing::warn!(position = %plan.position, reason, "an event could not be applied as written");
+        // What was read from the database and is still in doubt stays deleted. So does what finds the queue full.
+        if from_stream {
+            self.repair(plan);
+        }
+    }
+
+    fn repair(&self, plan: &KeyPlan) {
+        if self.repairs.try_send(plan.user.clone()).is_err() {
+            tracing::warn!(position = %plan.position, "too many users are in doubt: this one's keys stay deleted");
+        }
+    }
+
+    /// A row whose user has no keys of its own.
+    fn note_refused(&mut self, refused: Refused) {
+        self.metrics.sink.quarantined.inc();
+        let Refused { table, position, reason, .. } = refused;
+        if self.refused.len() < REFUSED_KINDS && self.refused.insert((Arc::clone(&table), reason.clone())) {
+            tracing::warn!(%table, %position, %reason, "a row touches no key; more of them are only counted");
+        }
+    }
+
+    /// Tells whether Redis holds every user.
+    pub fn note_loaded(&self, loaded: bool) {
+        self.metrics.load.loaded.set(i64::from(loaded));
+        self.health.tell(|facts| facts.loaded = loaded);
+    }
+
+    /// Drops what a load that was stopped has handed in.
+    pub fn forget_errands(&mut self) {
+        while self.errands.try_recv().is_ok() {}
+        self.marks.clear();
+        self.chunks.forget();
+    }
+
+    /// The sink, once the flight that is out has landed: between sessions, and only there, it is at hand.
+    pub async fn sink(&mut self) -> Result<&mut Sink> {
+        if !self.lane.is_idle() {
+            let landed = self.lane.landed().await?;
+            self.note_landed(landed);
+        }
+        self.lane.sink().ok_or_else(|| Error::definite("the way to redis is lost", "report this as a bug"))
+    }
+
+    /// Remembers that what Redis holds was compared over the present connections.
+    pub fn note_compared(&mut self) {
+        if let SinkState::Connected { generation } = *self.redis.borrow() {
+            self.compared = generation;
+        }
+    }
+
+    /// Tells which followed columns the stream does not carry.
+    fn note_gaps(&self) {
+        let gaps: Vec<String> = self.mapping.gaps().iter().map(ToString::to_string).collect();
+        let known = self.health.facts().gaps;
+        for gap in known.iter().filter(|gap| !gaps.contains(gap)) {
+            self.metrics.stream.mapping_gaps.with_label_values(&[gap]).set(0);
+        }
+        for gap in gaps.iter().filter(|gap| !known.contains(gap)) {
+            tracing::error!(
+                column = gap,
+                "the stream does not carry a followed column: put it back, or correct [[tables]]"
+            );
+            self.metrics.stream.mapping_gaps.with_label_values(&[gap]).set(1);
+        }
+        if known != gaps {
+            self.health.tell(|facts| facts.gaps = gaps);
+        }
+    }
+
+    /// Where the end of the server's WAL is told.
+    pub fn server_end(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.server_end)
+    }
+
+    /// The counters.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// The facts behind readiness.
+    pub fn health(&self) -> &Arc<Health> {
+        &self.health
+    }
+}

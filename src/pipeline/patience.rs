@@ -1,0 +1,27 @@
+//! What nothing can go on before, done again until it succeeds.
+
+use std::time::Duration;
+
+use crate::backoff::Backoff;
+use crate::error::Result;
+
+/// First delay before Redis is asked again.
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+/// Longest delay before Redis is asked again.
+const RETRY_LIMIT: Duration = Duration::from_secs(1);
+
+/// Does again what may pass, as often as it takes: nothing else can go on before it.
+pub async fn patiently<T>(mut attempt: impl AsyncFnMut() -> Result<T>) -> Result<T> {
+    let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LIMIT, 0);
+    loop {
+        match attempt().await {
+            Err(fault) if fault.is_transient() => {
+                if backoff.attempts() == 0 {
+                    tracing::warn!(%fault, "redis is asked again");
+                }
+                tokio::time::sleep(backoff.next_delay()).await;
+            }
+            done => return done,
+        }
+    }
+}

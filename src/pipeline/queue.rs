@@ -1,0 +1,112 @@
+//! Events that wait for the next flight, in commit order.
+
+use std::collections::VecDeque;
+
+use super::lane::Cargo;
+use crate::balance::{Event, Truncated};
+use crate::keyplan::KeyMap;
+use crate::pgoutput::PgTime;
+
+/// What the stream brought and no flight has taken yet, oldest first.
+#[derive(Debug, Default)]
+pub struct Queue {
+    items: VecDeque<Item>,
+    events: usize,
+}
+
+#[derive(Debug)]
+enum Item {
+    Event(Box<Event>),
+    Truncate(Truncated),
+    /// Everything before belongs to windows up to this one.
+    EndOfWindow(u64),
+}
+
+/// What leaves for Redis next.
+#[derive(Debug)]
+pub struct Departure {
+    /// What leaves.
+    pub cargo: Cargo,
+    /// The last window that is wholly in Redis once this is acknowledged.
+    pub completes: Option<u64>,
+}
+
+impl Queue {
+    /// Adds a user's event.
+    pub fn push_event(&mut self, event: Box<Event>) {
+        self.events += 1;
+        self.items.push_back(Item::Event(event));
+    }
+
+    /// Adds a truncate.
+    pub fn push_truncate(&mut self, truncated: Truncated) {
+        self.events += 1;
+        self.items.push_back(Item::Truncate(truncated));
+    }
+
+    /// Ends a window. Windows that brought nothing leave one item, however many they are.
+    pub fn end_window(&mut self, sequence: u64) {
+        match self.items.back_mut() {
+            Some(Item::EndOfWindow(last)) => *last = sequence,
+            _ => self.items.push_back(Item::EndOfWindow(sequence)),
+        }
+    }
+
+    /// Events and truncates that wait.
+    pub fn events(&self) -> usize {
+        self.events
+    }
+
+    /// Whether nothing waits, not even the end of a window.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// When the oldest waiting event committed.
+    pub fn oldest_commit(&self) -> Option<PgTime> {
+        self.items.iter().find_map(|item| match item {
+            Item::Event(event) => Some(event.commit.time),
+            Item::Truncate(truncated) => Some(truncated.commit.time),
+            Item::EndOfWindow(_) => None,
+        })
+    }
+
+    /// The next departure of at most `limit` plans; `None` when nothing waits.
+    pub fn depart(&mut self, key_map: &KeyMap, limit: usize) -> Option<Departure> {
+        if let Some(Item::Truncate(_)) = self.items.front() {
+            return self.depart_truncate();
+        }
+        let mut plans = Vec::with_capacity(self.events.min(limit));
+        let mut committed = Vec::with_capacity(plans.capacity());
+        let mut completes = None;
+        while let Some(item) = self.items.pop_front() {
+            match item {
+                Item::Event(event) if plans.len() < limit => {
+                    self.events -= 1;
+                    committed.push(event.commit.time);
+                    plans.push(key_map.plan(&event));
+                }
+                Item::EndOfWindow(sequence) => completes = Some(sequence),
+                later => {
+                    self.items.push_front(later);
+                    break;
+                }
+            }
+        }
+        let departs = !plans.is_empty() || completes.is_some();
+        departs.then_some(Departure { cargo: Cargo::Events { plans, committed }, completes })
+    }
+
+    fn depart_truncate(&mut self) -> Option<Departure> {
+        let Some(Item::Truncate(truncated)) = self.items.pop_front() else { return None };
+        self.events -= 1;
+        let completes = match self.items.front() {
+            Some(Item::EndOfWindow(sequence)) => Some(*sequence),
+            _ => None,
+        };
+        if completes.is_some() {
+            self.items.pop_front();
+        }
+        Some(Departure { cargo: Cargo::Truncate(truncated), completes })
+    }
+}

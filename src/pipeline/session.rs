@@ -1,0 +1,287 @@
+//! The data loop over one replication stream: socket, decoder, assembler, mapping, key plan, flight,
+//! checkpoint, and back to the socket as a standby status update.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+
+use super::lane::{Cargo, Landed};
+use super::queue::{Departure, Queue};
+use super::{Identity, Pipeline, clock};
+use crate::balance::Output;
+use crate::checkpoint::{Checkpoint, Tracker};
+use crate::error::{Error, Result};
+use crate::lsn::{Lsn, Position, Xid64};
+use crate::metrics::{count_gauge, lsn_gauge};
+use crate::pgoutput::Message;
+use crate::sink::SinkState;
+use crate::txn::{Assembler, Transaction, Window};
+use crate::wire::{Frame, Stream};
+
+/// Shortest time between two checkpoints; a crash replays at most this much, which the fences skip.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Shortest time between two questions where the WAL ends.
+const ASK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How often lag and state are reported.
+const REPORT_INTERVAL: Duration = Duration::from_millis(250);
+
+/// How long a stop waits for Redis to take what was already received.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What ends a session from outside.
+pub struct Signals {
+    /// Turns true when the program is to stop.
+    pub stop: watch::Receiver<bool>,
+    /// Ends when the server shuts down or is gone.
+    pub server: Pin<Box<dyn Future<Output = Error>>>,
+}
+
+/// One stream, from `START_REPLICATION` to its end.
+pub struct Session<'p> {
+    pipeline: &'p mut Pipeline,
+    stream: Stream,
+    assembler: Assembler,
+    tracker: Tracker,
+    queue: Queue,
+    /// End of WAL as the server last said; what lag in bytes is measured against.
+    server_end: Lsn,
+    checkpointed: Instant,
+    /// The last window that is wholly in Redis once the flight that is out has landed.
+    out_completes: Option<u64>,
+    identity: Identity,
+    /// The Redis connections whose memory was compared before this session.
+    generation: u64,
+}
+
+impl<'p> Session<'p> {
+    /// A session over a stream that starts at `from`; `xid` is any recent transaction id of the server.
+    pub fn new(
+        pipeline: &'p mut Pipeline,
+        stream: Stream,
+        identity: Identity,
+        from: Lsn,
+        xid: Xid64,
+    ) -> Session<'p> {
+        // The server sends again what the last session had beyond `from`, and positions of another history
+        // may be lower: only what this session applies may stand in the fence of a row that was read.
+        pipeline.present = Position::default();
+        let limits = &pipeline.limits;
+        let window = Window { rows: limits.window_rows, bytes: limits.window_bytes };
+        Session {
+            assembler: Assembler::new(window, xid),
+            tracker: Tracker::new(from),
+            queue: Queue::default(),
+            server_end: from,
+            checkpointed: Instant::now(),
+            out_completes: None,
+            identity,
+            generation: pipeline.compared,
+            stream,
+            pipeline,
+        }
+    }
+
+    /// Runs until a stop is asked for, PostgreSQL shuts down, or a fault.
+    ///
+    /// Whatever ends it, the connection is closed: a held stream would hold up the server's shutdown.
+    pub async fn run(mut self, mut signals: Signals) -> Result<()> {
+        let mut report = tokio::time::interval(REPORT_INTERVAL);
+        report.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut status = tokio::time::interval(self.pipeline.limits.status_interval);
+        status.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ask = tokio::time::interval(ASK_INTERVAL);
+        ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            self.take_buffered()?;
+            self.launch();
+            let reading = self.has_room();
+            let waits_for_wal = self.pipeline.chunks.wants_past(self.tracker.applied_lsn());
+            tokio::select! {
+                biased;
+                Ok(_) = signals.stop.wait_for(|stop| *stop) => break,
+                fault = &mut signals.server => return Err(fault),
+                landed = self.pipeline.lane.landed() => self.land(landed?),
+                // Before the stream, which may always have something: these are rare and bounded.
+                _ = status.tick() => self.queue_status(false),
+                // An idle server says where its WAL ends only when it is asked.
+                _ = ask.tick(), if waits_for_wal => self.queue_status(true),
+                _ = report.tick() => self.report()?,
+                Some(errand) = self.pipeline.errands.recv() => self.pipeline.take_errand(errand),
+                frame = serve(&mut self.stream, reading) => if let Some(frame) = frame? { self.take(frame)?; },
+            }
+        }
+        self.drain(signals.server).await
+    }
+
+    /// Reading stops when enough waits: the server keeps the rest.
+    fn has_room(&self) -> bool {
+        self.queue.events() < self.pipeline.limits.flight_events
+    }
+
+    fn take_buffered(&mut self) -> Result<()> {
+        while self.has_room() {
+            match self.stream.buffered()? {
+                Some(frame) => self.take(frame)?,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, frame: Frame) -> Result<()> {
+        match frame {
+            Frame::XLogData { wal_end, payload, .. } => {
+                self.server_end = self.server_end.max(wal_end);
+                self.pipeline.metrics.stream.received_bytes.inc_by(payload.len() as u64);
+                let message = Message::decode(payload)?;
+                if let Some(window) = self.assembler.push(message)? {
+                    self.take_window(&window);
+                }
+            }
+            Frame::Keepalive { wal_end, reply_requested } => {
+                self.server_end = self.server_end.max(wal_end);
+                self.tracker.keepalive(wal_end, self.assembler.is_idle());
+                if reply_requested {
+                    self.queue_status(false);
+                }
+            }
+            Frame::CopyDone => return Err(Error::transient("postgresql ended the replication stream", "")),
+        }
+        Ok(())
+    }
+
+    fn take_window(&mut self, window: &Transaction) {
+        let sequence = self.tracker.received(window.end_lsn);
+        for output in self.pipeline.mapping.events(window) {
+            match output {
+                Output::Event(event) => self.queue.push_event(event),
+                Output::Truncated(truncated) => self.queue.push_truncate(truncated),
+                Output::Refused(refused) => self.pipeline.note_refused(refused),
+            }
+        }
+        self.queue.end_window(sequence);
+        if window.end_lsn.is_some() {
+            self.pipeline.metrics.stream.transactions.inc();
+        }
+    }
+
+    /// Sends the next flight when the lane is idle: an errand whose time has come, or what waits in the queue.
+    fn launch(&mut self) {
+        while self.pipeline.lane.is_idle() {
+            let applied = self.tracker.applied_lsn();
+            let checkpoint = self.due_checkpoint();
+            let departure = match self.pipeline.errand_due(applied) {
+                Some(cargo) => Some(Departure { cargo, completes: None }),
+                None => self.queue.depart(&self.pipeline.key_map, self.pipeline.limits.flight_events),
+            };
+            match departure {
+                Some(Departure { cargo, completes }) if !cargo.is_empty() => {
+                    self.out_completes = completes;
+                    self.depart(cargo, checkpoint);
+                }
+                // Windows that brought nothing are in Redis as they are.
+                Some(Departure { completes, .. }) => self.tracker.applied(completes.unwrap_or(0)),
+                None if checkpoint.is_some() => self.depart(Cargo::none(), checkpoint),
+                None => return,
+            }
+        }
+    }
+
+    /// A checkpoint that Redis does not take is tried again after the interval, not at once.
+    fn depart(&mut self, cargo: Cargo, checkpoint: Option<Checkpoint>) {
+        if checkpoint.is_some() {
+            self.checkpointed = Instant::now();
+        }
+        self.pipeline.depart(cargo, checkpoint);
+    }
+
+    /// A checkpoint at what is applied, when it is new and the last one is old enough.
+    fn due_checkpoint(&self) -> Option<Checkpoint> {
+        let applied = self.tracker.applied_lsn();
+        let due = applied > self.tracker.flush_lsn() && self.checkpointed.elapsed() >= CHECKPOINT_INTERVAL;
+        due.then(|| self.identity.checkpoint(applied))
+    }
+
+    fn land(&mut self, landed: Landed) {
+        if let Some(sequence) = self.out_completes.take() {
+            self.tracker.applied(sequence);
+        }
+        if let Some(checkpoint) = &landed.stored {
+            self.tracker.stored(checkpoint.applied);
+            self.queue_status(false);
+        }
+        self.pipeline.note_landed(landed);
+    }
+
+    fn queue_status(&mut self, reply_requested: bool) {
+        self.stream.queue_status(self.tracker.received_lsn(), self.tracker.flush_lsn(), reply_requested);
+    }
+
+    /// Brings what was received into Redis, acknowledges it and says goodbye; at once where the server goes too.
+    async fn drain(mut self, mut server: Pin<Box<dyn Future<Output = Error>>>) -> Result<()> {
+        let deadline = tokio::time::sleep(DRAIN_TIMEOUT);
+        tokio::pin!(deadline);
+        loop {
+            // The last checkpoint is due at once.
+            self.checkpointed =
+                self.checkpointed.checked_sub(CHECKPOINT_INTERVAL).unwrap_or(self.checkpointed);
+            self.launch();
+            if self.pipeline.lane.is_idle() {
+                break;
+            }
+            tokio::select! {
+                landed = self.pipeline.lane.landed() => self.land(landed?),
+                _ = &mut server => return Ok(()),
+                () = &mut deadline => {
+                    tracing::warn!(events = self.queue.events(), "redis did not take everything before the stop: it is sent again at the next start");
+                    break;
+                }
+            }
+        }
+        self.queue_status(false);
+        self.stream.close().await;
+        Ok(())
+    }
+
+    /// Tells how things stand.
+    ///
+    /// # Errors
+    /// A Redis node was connected again: what it remembers has to be compared before the stream goes on.
+    fn report(&mut self) -> Result<()> {
+        let metrics = &self.pipeline.metrics.stream;
+        let applied = self.tracker.applied_lsn();
+        lsn_gauge(&metrics.received_lsn, self.tracker.received_lsn());
+        lsn_gauge(&metrics.applied_lsn, applied);
+        lsn_gauge(&metrics.confirmed_lsn, self.tracker.flush_lsn());
+        let told = Lsn(self.pipeline.server_end.load(Ordering::Relaxed));
+        count_gauge(&metrics.lag_bytes, self.server_end.max(told).bytes_since(applied));
+        let oldest = self.pipeline.out_since.or(self.queue.oldest_commit());
+        let lag = oldest.map_or(Duration::ZERO, clock::since);
+        metrics.lag_seconds.set(lag.as_secs_f64());
+        self.pipeline.health.tell(|facts| facts.lag = lag);
+        self.pipeline.note_gaps();
+        match *self.pipeline.redis.borrow() {
+            SinkState::Connected { generation } if generation != self.generation => {
+                Err(Error::transient("a redis node was connected again", ""))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Reads the next frame, or only sends status updates while enough waits. Cancel-safe.
+async fn serve(stream: &mut Stream, reading: bool) -> Result<Option<Frame>> {
+    if reading {
+        return stream.next().await.map(Some);
+    }
+    if stream.has_unsent() {
+        stream.flush().await?;
+    }
+    std::future::pending().await
+}
