@@ -52,6 +52,7 @@ pub mod metrics;
 pub mod pgoutput;
 pub mod pipeline;
 pub mod preflight;
+pub mod resync;
 pub mod setup;
 pub mod sink;
 pub mod txn;

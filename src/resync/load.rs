@@ -1,0 +1,172 @@
+//! All users of all tables into Redis, beside the running stream.
+//!
+//! Workers take ranges of ids from one cursor, read each in a short transaction and hand it to the pipeline,
+//! which holds it until the stream has passed it. Progress is kept in Redis, so that a killed load goes on.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+
+use super::Reader;
+use super::cursor::{Cursor, Range, Reached};
+use super::progress::Progress;
+use super::read::{self, Which};
+use super::table::{self, Table};
+use crate::backoff::Backoff;
+use crate::balance::Kind;
+use crate::error::{Error, Result};
+use crate::metrics::count_gauge;
+use crate::pipeline::ChunkEnd;
+use crate::sink::LoadMark;
+use crate::wire;
+
+/// First delay before a range is read again.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+/// Longest delay before a range is read again.
+const RETRY_LIMIT: Duration = Duration::from_secs(5);
+/// Shortest time between two marks of progress.
+const MARK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Loads everything behind what a load before this one has reached, and marks it as finished last.
+pub async fn load(reader: Reader, progress: Option<String>) -> Result<()> {
+    let reached = progress.map_or_else(Reached::default, |text| Reached::from_text(&text));
+    let running = reader.metrics.running.with_label_values(&["load"]);
+    running.set(1);
+    reader.metrics.users.set(0);
+    let tables = describe_from(&reader, reached.table).await?;
+    let expected = tables.iter().map(|(_, table)| table.expected_rows).sum();
+    count_gauge(&reader.metrics.users_expected, expected);
+    let progress = Arc::new(Progress::start("loading users", expected));
+    for (index, table) in tables {
+        let after = reached.up_to.clone().filter(|_| index == reached.table);
+        let cursor = Mutex::new(Shared { cursor: Cursor::new(after), index, marked: Instant::now() });
+        load_table(&reader, Arc::new(table), Arc::new(cursor), &progress).await?;
+    }
+    reader.keep(LoadMark::Loaded, Some("{}".to_owned())).await?;
+    reader.keep(LoadMark::Progress, None).await?;
+    progress.finish();
+    running.set(0);
+    Ok(())
+}
+
+async fn describe_from(reader: &Reader, first: usize) -> Result<Vec<(usize, Table)>> {
+    let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LIMIT, 0);
+    loop {
+        match try_describe_from(reader, first).await {
+            Err(error) if error.is_transient() => tokio::time::sleep(backoff.next_delay()).await,
+            described => return described,
+        }
+    }
+}
+
+async fn try_describe_from(reader: &Reader, first: usize) -> Result<Vec<(usize, Table)>> {
+    let client = wire::sql::connect(&reader.config.postgres).await?;
+    let mut tables = Vec::new();
+    for (index, spec) in reader.config.tables.iter().enumerate().skip(first) {
+        tables.extend(table::describe(&client, spec).await?.map(|table| (index, table)));
+    }
+    Ok(tables)
+}
+
+/// What the workers of one table share.
+struct Shared {
+    cursor: Cursor,
+    /// Index of the table in the configuration.
+    index: usize,
+    /// When progress was last kept.
+    marked: Instant,
+}
+
+async fn load_table(
+    reader: &Reader,
+    table: Arc<Table>,
+    shared: Arc<Mutex<Shared>>,
+    progress: &Arc<Progress>,
+) -> Result<()> {
+    let mut workers = JoinSet::new();
+    for seed in 0..reader.config.load.workers {
+        let worker = Worker {
+            reader: reader.clone(),
+            table: Arc::clone(&table),
+            shared: Arc::clone(&shared),
+            progress: Arc::clone(progress),
+            backoff: Backoff::new(RETRY_FIRST, RETRY_LIMIT, seed as u64),
+        };
+        workers.spawn(worker.run());
+    }
+    while let Some(worker) = workers.join_next().await {
+        worker.map_err(|_| Error::definite("a worker of the load died", "report this as a bug"))??;
+    }
+    Ok(())
+}
+
+struct Worker {
+    reader: Reader,
+    table: Arc<Table>,
+    shared: Arc<Mutex<Shared>>,
+    progress: Arc<Progress>,
+    backoff: Backoff,
+}
+
+impl Worker {
+    /// Loads ranges until none is left; a lost connection is made again, a range is read again.
+    async fn run(mut self) -> Result<()> {
+        let mut unfinished = None;
+        loop {
+            match self.load_ranges(&mut unfinished).await {
+                Err(error) if error.is_transient() => {
+                    if self.backoff.attempts() == 0 {
+                        tracing::warn!(%error, "the load reads a range again");
+                    }
+                    tokio::time::sleep(self.backoff.next_delay()).await;
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    async fn load_ranges(&mut self, unfinished: &mut Option<Range>) -> Result<()> {
+        let client = wire::sql::connect(&self.reader.config.postgres).await?;
+        loop {
+            if unfinished.is_none() {
+                *unfinished = self.next_range(&client).await?;
+            }
+            let Some(range) = unfinished.as_ref() else { return Ok(()) };
+            let which = Which::Range { after: range.after.clone(), up_to: range.up_to.clone() };
+            let rows = read::read(&client, &self.table, &which).await?;
+            let users = rows.rows.len() as u64;
+            if self.reader.hand_in(&self.table, rows, Kind::Loaded).await? == ChunkEnd::ReadAgain {
+                continue;
+            }
+            self.backoff.reset();
+            if let Some(range) = unfinished.take() {
+                self.finish(range, users).await?;
+            }
+        }
+    }
+
+    /// The end of the next range is looked up under the lock: ranges never overlap.
+    async fn next_range(&self, client: &tokio_postgres::Client) -> Result<Option<Range>> {
+        let mut shared = self.shared.lock().await;
+        let Some(begin) = shared.cursor.begin() else { return Ok(None) };
+        let up_to =
+            read::hop(client, &self.table, begin.as_deref(), self.reader.config.load.chunk_rows).await?;
+        Ok(shared.cursor.hand_out(up_to))
+    }
+
+    async fn finish(&self, range: Range, users: u64) -> Result<()> {
+        self.progress.add(users);
+        self.reader.metrics.users.add(i64::try_from(users).unwrap_or(i64::MAX));
+        let mut shared = self.shared.lock().await;
+        let up_to = shared.cursor.finish(range);
+        if up_to.is_none() || shared.marked.elapsed() < MARK_INTERVAL {
+            return Ok(());
+        }
+        shared.marked = Instant::now();
+        let reached = Reached { table: shared.index, up_to };
+        drop(shared);
+        self.reader.keep(LoadMark::Progress, Some(reached.to_text())).await
+    }
+}

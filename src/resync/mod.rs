@@ -1,0 +1,77 @@
+//! Users read from the database beside the running stream: the first load, and users read again.
+//!
+//! Everything goes one way: rows are read in a short transaction ([`read`]), become plans like any event's,
+//! and wait in the pipeline until the stream has passed them. What makes that exact is written in
+//! [`crate::pipeline`].
+
+pub mod cursor;
+pub mod load;
+pub mod progress;
+pub mod read;
+pub mod repair;
+pub mod table;
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use crate::balance::{Kind, Mapping};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::keyplan::KeyMap;
+use crate::metrics::LoadMetrics;
+use crate::pgoutput::PgTime;
+use crate::pipeline::{Chunk, ChunkEnd, Errand, ErrandSender, Mark};
+use crate::sink::LoadMark;
+use crate::txn::CommitInfo;
+use read::Rows;
+use table::Table;
+
+/// What reading users works with.
+#[derive(Clone)]
+pub struct Reader {
+    /// The database, the followed tables, and the bounds.
+    pub config: Arc<Config>,
+    /// What the rows mean.
+    pub mapping: Mapping,
+    /// What is to happen to the keys.
+    pub key_map: Arc<KeyMap>,
+    /// Where chunks are handed in.
+    pub errands: ErrandSender,
+    /// Counters.
+    pub metrics: LoadMetrics,
+}
+
+impl Reader {
+    /// Hands rows to the pipeline and waits until they are in Redis, or have to be read again.
+    async fn hand_in(&mut self, table: &Table, rows: Rows, kind: Kind) -> Result<ChunkEnd> {
+        let Rows { snapshot, rows, read_before } = rows;
+        // No commit of the stream's: the rows' time is their own, and their position the stream's present one.
+        let commit = CommitInfo { commit_lsn: read_before, time: PgTime(0), xid: snapshot.xmax };
+        let commit = Arc::new(commit);
+        let mut plans = Vec::with_capacity(rows.len());
+        for row in &rows {
+            match self.mapping.row_event(&table.relation, row, kind, &commit) {
+                Ok(event) => plans.push(self.key_map.plan(&event)),
+                Err(reason) => tracing::warn!(table = table.qualified, %reason, "a row touches no key"),
+            }
+        }
+        self.errand(|done| Errand::Chunk(Chunk { plans, snapshot, read_before, done })).await
+    }
+
+    /// Has Redis keep a mark of the load, or forget it.
+    async fn keep(&self, mark: LoadMark, value: Option<String>) -> Result<()> {
+        self.errand(|done| Errand::Mark(Mark { mark, value, done })).await
+    }
+
+    /// Sends an errand and waits for its end.
+    ///
+    /// # Errors
+    /// Transient where it was forgotten: a load begins again, and a repair beside it asks once more.
+    async fn errand<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Errand) -> Result<T> {
+        let (done, end) = oneshot::channel();
+        let sent = self.errands.send(make(done)).await;
+        sent.map_err(|_| Error::definite("the pipeline stopped", ""))?;
+        end.await.map_err(|_| Error::transient("the load begins again", ""))
+    }
+}

@@ -1,0 +1,69 @@
+//! Single users read again: those whose event could not be applied as written.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::Reader;
+use super::read::{self, Which};
+use super::table;
+use crate::backoff::Backoff;
+use crate::balance::{Kind, Reread, User};
+use crate::config::UserType;
+use crate::error::Result;
+use crate::pipeline::ChunkEnd;
+use crate::wire;
+
+/// Users read in one transaction.
+const BATCH_USERS: usize = 200;
+/// First delay before a batch is read again.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+/// Longest delay before a batch is read again.
+const RETRY_LIMIT: Duration = Duration::from_secs(5);
+
+/// Reads users as they come until the sender is gone; retries what may pass.
+pub async fn repair(mut reader: Reader, mut users: mpsc::Receiver<User>) -> Result<()> {
+    let running = reader.metrics.running.with_label_values(&["repair"]);
+    let mut batch = Vec::with_capacity(BATCH_USERS);
+    let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LIMIT, 1);
+    while users.recv_many(&mut batch, BATCH_USERS).await > 0 {
+        running.set(1);
+        let distinct: HashSet<User> = batch.drain(..).collect();
+        while let Err(error) = read_again(&mut reader, &distinct).await {
+            if !error.is_transient() {
+                return Err(error);
+            }
+            if backoff.attempts() == 0 {
+                tracing::warn!(%error, "users are read again later");
+            }
+            tokio::time::sleep(backoff.next_delay()).await;
+        }
+        backoff.reset();
+        running.set(0);
+    }
+    Ok(())
+}
+
+async fn read_again(reader: &mut Reader, users: &HashSet<User>) -> Result<()> {
+    let client = wire::sql::connect(&reader.config.postgres).await?;
+    let config = Arc::clone(&reader.config);
+    for spec in &config.tables {
+        let of_table = users.iter().filter(|user| match &spec.user_type {
+            UserType::Constant(user_type) => *user.user_type == **user_type,
+            UserType::Column(_) => true,
+        });
+        let ids: Vec<String> = of_table.map(|user| user.id.to_string()).collect();
+        let described = if ids.is_empty() { None } else { table::describe(&client, spec).await? };
+        let Some(table) = described else { continue };
+        let which = Which::Ids(ids);
+        loop {
+            let rows = read::read(&client, &table, &which).await?;
+            if reader.hand_in(&table, rows, Kind::Reread(Reread::Repair)).await? == ChunkEnd::Written {
+                break;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,62 @@
+//! A followed table of users, as SQL reads it.
+
+use std::sync::Arc;
+
+use postgres_protocol::escape::escape_identifier;
+use tokio_postgres::Client;
+
+use crate::catalog::query_error;
+use crate::config::{TableKind, TableSpec};
+use crate::error::Result;
+use crate::pgoutput::{Column, Relation, ReplicaIdentity};
+
+/// A table of users with the columns that are followed.
+#[derive(Debug, Clone)]
+pub struct Table {
+    /// Quoted schema and name.
+    pub qualified: String,
+    /// Quoted columns, in the order of `relation`.
+    pub select_list: String,
+    /// The column that orders the rows.
+    pub id_column: String,
+    /// The table as the stream would describe it, followed columns only.
+    pub relation: Arc<Relation>,
+    /// Rows that the database's planner expects; 0 when it does not know.
+    pub expected_rows: u64,
+}
+
+/// Looks the table up; `None` for a table of transactions.
+pub async fn describe(client: &Client, spec: &TableSpec) -> Result<Option<Table>> {
+    let TableKind::Users { id_column, .. } = &spec.kind else { return Ok(None) };
+    let qualified = format!("{}.{}", escape_identifier(&spec.schema), escape_identifier(&spec.name));
+    let failed = |error| query_error(&format!("reading the table {spec}"), &error);
+    let statement = client.prepare(&format!("SELECT * FROM {qualified}")).await.map_err(failed)?;
+    let followed = spec.followed(statement.columns().iter().map(|column| column.name()));
+    let columns = statement.columns().iter().filter(|column| followed.contains(&column.name()));
+    let columns: Vec<Column> = columns
+        .map(|column| Column {
+            is_key: column.name() == id_column,
+            name: column.name().into(),
+            type_oid: column.type_().oid(),
+            type_modifier: -1,
+        })
+        .collect();
+    const ROWS: &str =
+        "SELECT oid, greatest(reltuples, 0)::int8 FROM pg_class WHERE oid = $1::text::regclass";
+    let row = client.query_one(ROWS, &[&qualified]).await.map_err(failed)?;
+    let select_list: Vec<String> = columns.iter().map(|column| escape_identifier(&column.name)).collect();
+    let relation = Relation {
+        oid: row.get(0),
+        schema: spec.schema.as_str().into(),
+        name: spec.name.as_str().into(),
+        identity: ReplicaIdentity::Default,
+        columns,
+    };
+    Ok(Some(Table {
+        qualified,
+        select_list: select_list.join(", "),
+        id_column: id_column.clone(),
+        relation: Arc::new(relation),
+        expected_rows: u64::try_from(row.get::<_, i64>(1)).unwrap_or(0),
+    }))
+}
