@@ -55,5 +55,6 @@ pub mod preflight;
 pub mod resync;
 pub mod setup;
 pub mod sink;
+pub mod supervise;
 pub mod txn;
 pub mod wire;

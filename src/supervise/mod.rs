@@ -1,0 +1,243 @@
+//! Keeps a stream running: look at the server, take the slot, compare what both sides remember, run a session,
+//! and again.
+
+mod server;
+mod start;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::backoff::Backoff;
+use crate::catalog::{Catalog, Slot, query_error};
+use crate::checkpoint::Checkpoint;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::health::StreamState;
+use crate::lsn::{Lsn, Snapshot, Xid64};
+use crate::pipeline::session::{Session, Signals};
+use crate::pipeline::{Identity, Pipeline};
+use crate::preflight;
+use crate::sink::{Fencing, Flight, LoadMark};
+use crate::wire::{self, Stream, Tripwire, Walsender};
+use start::{LoadReason, RedisSide, ServerSide, Start};
+
+/// First delay before a new connection.
+const RECONNECT_FIRST: Duration = Duration::from_millis(100);
+/// Longest delay before a new connection: a waiting instance takes over within about this.
+const RECONNECT_LIMIT: Duration = Duration::from_secs(1);
+/// Longest time between `START_REPLICATION` and the first read: the walsender is not answered meanwhile.
+const COMPARE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What keeps the stream running.
+pub struct Supervisor {
+    /// The whole configuration: every precondition is looked at before a stream is started.
+    pub config: Arc<Config>,
+    /// `--no-snapshot`: Redis already matches the slot's position.
+    pub trust_redis: bool,
+    /// Starts a load behind what an earlier one has reached.
+    pub start_load: Box<dyn Fn(Option<String>) -> JoinHandle<()> + Send + Sync>,
+    /// Turns true when the program is to stop.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// A stream that is ours, and what is needed to go on with it.
+struct Started {
+    stream: Stream,
+    tripwire: Tripwire,
+    identity: Identity,
+    from: Lsn,
+    xid: Xid64,
+}
+
+/// The load that this process runs, if it does.
+type Load = Option<JoinHandle<()>>;
+
+impl Supervisor {
+    /// Runs sessions until a stop is asked for or a fault is definite.
+    pub async fn run(self, mut pipeline: Pipeline) -> Result<()> {
+        let mut backoff = Backoff::new(RECONNECT_FIRST, RECONNECT_LIMIT, u64::from(std::process::id()));
+        let mut load = None;
+        let mut stop = self.stop.clone();
+        let ended = loop {
+            let ended = self.one_session(&mut pipeline, &mut load, &mut backoff).await;
+            pipeline.metrics().stream.leader.set(0);
+            match ended {
+                Err(fault) if fault.is_transient() => note_fault(&pipeline, &fault, backoff.attempts()),
+                ended => break ended,
+            }
+            tokio::select! {
+                () = stopped(&mut stop) => break Ok(()),
+                () = tokio::time::sleep(backoff.next_delay()) => {}
+            }
+        };
+        if let Some(load) = load {
+            load.abort();
+        }
+        ended
+    }
+
+    async fn one_session(
+        &self,
+        pipeline: &mut Pipeline,
+        load: &mut Load,
+        backoff: &mut Backoff,
+    ) -> Result<()> {
+        let mut stop = self.stop.clone();
+        let started = tokio::select! {
+            () = stopped(&mut stop) => return Ok(()),
+            started = self.start(pipeline, load) => started?,
+        };
+        backoff.reset();
+        let Started { stream, tripwire, identity, from, xid } = started;
+        pipeline.metrics().stream.leader.set(1);
+        pipeline.health().tell(|facts| facts.stream = StreamState::Streaming);
+        tracing::info!(%from, slot = identity.slot, "streaming");
+        let metrics = pipeline.metrics().stream.clone();
+        let server = server::watch(tripwire, identity.slot.clone(), metrics, pipeline.server_end());
+        let signals = Signals { stop, server: Box::pin(server) };
+        Session::new(pipeline, stream, identity, from, xid).run(signals).await
+    }
+
+    /// Takes the slot and compares what it and Redis remember.
+    async fn start(&self, pipeline: &mut Pipeline, load: &mut Load) -> Result<Started> {
+        let postgres = &self.config.postgres;
+        // Redis first: a walsender that is started while Redis is away would not be answered.
+        pipeline.sink().await?.read_records().await?;
+        let client = wire::sql::connect(postgres).await?;
+        self.look(&client, pipeline).await?;
+        let mut walsender = Walsender::connect(postgres).await?;
+        let system = walsender.identify_system().await?;
+        let (system_id, timeline) = (system.system_id, system.timeline);
+        let mut tripwire = Tripwire::connect(postgres).await?;
+        let stream = walsender.start_replication(&postgres.slot, Lsn::ZERO, &postgres.publication).await?;
+        let compared = tokio::time::timeout(COMPARE_TIMEOUT, async {
+            let (from, xid) = position(&client, &postgres.slot).await?;
+            let server = ServerSide { system_id: system_id.clone(), timeline, confirmed_flush: from };
+            self.go_on(pipeline, load, &server).await?;
+            Ok::<_, Error>((from, xid))
+        });
+        let late = |_| Error::transient("redis did not answer while the slot was compared with it", "");
+        let (from, xid) = tokio::select! {
+            fault = tripwire.tripped() => return Err(fault),
+            compared = compared => compared.map_err(late)??,
+        };
+        let identity = Identity { slot: postgres.slot.clone(), system_id, timeline };
+        Ok(Started { stream, tripwire, identity, from, xid })
+    }
+
+    /// Refuses where a precondition is an obstacle; waits where another instance holds the slot.
+    async fn look(&self, client: &tokio_postgres::Client, pipeline: &Pipeline) -> Result<()> {
+        let name = &self.config.postgres.slot;
+        if let Some(Slot { holder: Some(holder), .. }) = Slot::read(client, name).await? {
+            pipeline.health().tell(|facts| facts.stream = StreamState::Standby);
+            let fact = format!("slot {name:?} streams to pid {} ({})", holder.pid, holder.who);
+            return Err(Error::transient(fact, ""));
+        }
+        let catalog = Catalog::read(client, &self.config).await?;
+        preflight::refuse_obstacles(&preflight::database(&catalog, &self.config))
+    }
+
+    /// Decides whether Redis can be trusted, and starts a load where it cannot.
+    async fn go_on(&self, pipeline: &mut Pipeline, load: &mut Load, server: &ServerSide) -> Result<()> {
+        let records = pipeline.sink().await?.read_records().await?;
+        pipeline.note_compared();
+        let nodes = records.nodes.into_iter();
+        let redis = RedisSide {
+            checkpoints: nodes.map(|node| node.checkpoint.filter(|_| !node.inherited)).collect(),
+            loaded: records.loaded.is_some(),
+            epoch: records.epoch,
+        };
+        let Start { epoch, load: reason } = start::decide(server, &redis, self.trust_redis);
+        let sink = pipeline.sink().await?;
+        if redis.epoch != Some(epoch) {
+            sink.write_epoch(epoch).await?;
+        }
+        if reason.is_none() && !redis.loaded {
+            sink.write_mark(LoadMark::Loaded, Some("{}")).await?;
+        }
+        pipeline.note_loaded(reason.is_none());
+        if let Some(reason) = reason {
+            self.begin_load(pipeline, load, reason, records.load).await?;
+        }
+        let everywhere = redis.checkpoints.iter().all(Option::is_some);
+        if !everywhere || reason.is_some_and(|reason| reason != LoadReason::NeverLoaded) {
+            self.first_checkpoint(pipeline, server).await?;
+        }
+        Ok(())
+    }
+
+    /// Has all users loaded, from the beginning unless an unfinished load can go on.
+    async fn begin_load(
+        &self,
+        pipeline: &mut Pipeline,
+        load: &mut Load,
+        reason: LoadReason,
+        progress: Option<String>,
+    ) -> Result<()> {
+        let running = load.as_ref().is_some_and(|load| !load.is_finished());
+        // Redis that has no mark of the running load was emptied since that began.
+        if running && reason == LoadReason::NeverLoaded && progress.is_some() {
+            return Ok(());
+        }
+        if let Some(load) = load.take() {
+            load.abort();
+            // Aborted or failed: either way it hands in nothing more.
+            let _ = load.await;
+        }
+        pipeline.forget_errands();
+        let reached = progress.filter(|_| reason == LoadReason::NeverLoaded);
+        let sink = pipeline.sink().await?;
+        // In this order: stopped between the two, the next start must not go on behind an old mark.
+        sink.write_mark(LoadMark::Progress, Some(reached.as_deref().unwrap_or("{}"))).await?;
+        sink.write_mark(LoadMark::Loaded, None).await?;
+        tracing::info!(reason = reason.describe(), "loading all users");
+        *load = Some((self.start_load)(reached));
+        Ok(())
+    }
+
+    /// Every node remembers where the stream began: without it, an idle database's next start would look like
+    /// a node that forgot.
+    async fn first_checkpoint(&self, pipeline: &mut Pipeline, server: &ServerSide) -> Result<()> {
+        let checkpoint = Checkpoint {
+            slot: self.config.postgres.slot.clone(),
+            system_id: server.system_id.clone(),
+            timeline: server.timeline,
+            applied: server.confirmed_flush,
+        };
+        let flight = Flight { plans: Vec::new(), fencing: Fencing::Stream, checkpoint: Some(checkpoint) };
+        pipeline.sink().await?.apply(&flight).await?;
+        Ok(())
+    }
+}
+
+/// Where the stream of the slot begins, and a transaction id of now.
+async fn position(client: &tokio_postgres::Client, slot: &str) -> Result<(Lsn, Xid64)> {
+    let gone = || Error::transient(format!("slot {slot:?} is gone"), "run \"lockstep init\"");
+    let confirmed = Slot::read(client, slot).await?.and_then(|slot| slot.confirmed_flush).ok_or_else(gone)?;
+    let row = client.query_one("SELECT pg_current_snapshot()::text", &[]).await;
+    let row = row.map_err(|error| query_error("reading a snapshot", &error))?;
+    let snapshot = row.get::<_, String>(0).parse::<Snapshot>();
+    let snapshot = snapshot.map_err(|error| Error::definite(error.to_string(), "report this as a bug"))?;
+    Ok((confirmed, snapshot.xmax))
+}
+
+/// Waits for the stop; for ever when whoever could ask for it is gone.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    if stop.wait_for(|stop| *stop).await.is_err() {
+        std::future::pending().await
+    }
+}
+
+/// A fault is logged when it is new; the next attempts are only counted.
+fn note_fault(pipeline: &Pipeline, fault: &Error, attempts: u32) {
+    pipeline.metrics().stream.reconnects.inc();
+    if attempts == 0 {
+        tracing::warn!(%fault, "the stream ended; connecting again");
+    }
+    if pipeline.health().facts().stream != StreamState::Standby {
+        pipeline.health().tell(|facts| facts.stream = StreamState::Reconnecting { fault: fault.to_string() });
+    }
+}

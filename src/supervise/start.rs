@@ -1,0 +1,161 @@
+//! Whether Redis can be trusted: decided from what both sides remember. No IO.
+
+use crate::checkpoint::Checkpoint;
+use crate::lsn::Lsn;
+
+/// What the slot and the server say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerSide {
+    /// `IDENTIFY_SYSTEM`'s system identifier.
+    pub system_id: String,
+    /// Timeline.
+    pub timeline: u32,
+    /// The slot's `confirmed_flush_lsn`.
+    pub confirmed_flush: Lsn,
+}
+
+/// What the Redis nodes say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedisSide {
+    /// The checkpoint of each node; `None` where it has none.
+    pub checkpoints: Vec<Option<Checkpoint>>,
+    /// Whether the marker of a finished load for this slot is there.
+    pub loaded: bool,
+    /// The highest epoch of the nodes; `None` when no node has one.
+    pub epoch: Option<u32>,
+}
+
+/// How to go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Start {
+    /// The epoch of every fence from now on.
+    pub epoch: u32,
+    /// Why the users have to be loaded; `None`: Redis holds them.
+    pub load: Option<LoadReason>,
+}
+
+/// Why the users have to be loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoadReason {
+    /// Redis has no marker of a finished load: the first start, or an interrupted one, which goes on.
+    NeverLoaded,
+    /// A node has no checkpoint: it was emptied or is new.
+    NodeForgot,
+    /// The slot was made or moved past what Redis holds: changes in between are not in the stream.
+    Gap,
+    /// Another server, or another history of it: positions mean something else.
+    OtherHistory,
+}
+
+impl LoadReason {
+    /// In words, for the log.
+    pub fn describe(self) -> &'static str {
+        match self {
+            LoadReason::NeverLoaded => "redis has no marker of a finished load",
+            LoadReason::NodeForgot => "a redis node holds no checkpoint",
+            LoadReason::Gap => {
+                "the slot stands past the last checkpoint, so changes between them are not in the stream"
+            }
+            LoadReason::OtherHistory => "the checkpoint is of another server or timeline",
+        }
+    }
+}
+
+/// Compares the two sides.
+///
+/// The stream begins at the slot's `confirmed_flush`, whatever position is asked for (an older one is silently
+/// fast-forwarded), so a gap has to be seen here. A checkpoint past it is no harm: the fences skip.
+pub fn decide(server: &ServerSide, redis: &RedisSide, trust_redis: bool) -> Start {
+    let known: Vec<&Checkpoint> = redis.checkpoints.iter().flatten().collect();
+    let same_history = known.iter().all(|c| c.system_id == server.system_id && c.timeline == server.timeline);
+    let applied = known.iter().map(|c| c.applied).min();
+    let forgot = known.len() < redis.checkpoints.len();
+    let load = match applied {
+        _ if !same_history => Some(LoadReason::OtherHistory),
+        _ if trust_redis && !redis.loaded => None,
+        // Before "never loaded": what an unfinished load has reached is no longer true either.
+        Some(applied) if applied < server.confirmed_flush => Some(LoadReason::Gap),
+        Some(_) if forgot => Some(LoadReason::NodeForgot),
+        _ if !redis.loaded => Some(LoadReason::NeverLoaded),
+        None => Some(LoadReason::NodeForgot),
+        Some(_) => None,
+    };
+    let epoch = match redis.epoch {
+        None => 1,
+        Some(epoch) if same_history => epoch,
+        Some(epoch) => epoch.saturating_add(1),
+    };
+    Start { epoch, load }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(confirmed_flush: u64) -> ServerSide {
+        ServerSide { system_id: "7".into(), timeline: 1, confirmed_flush: Lsn(confirmed_flush) }
+    }
+
+    fn at(applied: u64) -> Option<Checkpoint> {
+        Some(Checkpoint {
+            slot: "lockstep".into(),
+            system_id: "7".into(),
+            timeline: 1,
+            applied: Lsn(applied),
+        })
+    }
+
+    fn redis(checkpoints: Vec<Option<Checkpoint>>, loaded: bool) -> RedisSide {
+        RedisSide { checkpoints, loaded, epoch: loaded.then_some(3) }
+    }
+
+    #[test]
+    fn the_first_start_loads() {
+        let start = decide(&server(100), &redis(vec![None], false), false);
+        assert_eq!(start, Start { epoch: 1, load: Some(LoadReason::NeverLoaded) });
+    }
+
+    #[test]
+    fn no_snapshot_trusts_redis_on_the_first_start_only() {
+        assert_eq!(decide(&server(100), &redis(vec![None], false), true).load, None);
+        assert_eq!(decide(&server(100), &redis(vec![at(90)], true), true).load, Some(LoadReason::Gap));
+    }
+
+    #[test]
+    fn a_restart_goes_on_without_a_load() {
+        let start = decide(&server(100), &redis(vec![at(130), at(120)], true), false);
+        assert_eq!(start, Start { epoch: 3, load: None });
+    }
+
+    #[test]
+    fn a_slot_past_the_slowest_checkpoint_is_a_gap() {
+        let start = decide(&server(121), &redis(vec![at(130), at(120)], true), false);
+        assert_eq!(start, Start { epoch: 3, load: Some(LoadReason::Gap) });
+    }
+
+    #[test]
+    fn an_emptied_node_means_loading_again() {
+        for nodes in [vec![at(130), None], vec![None]] {
+            let start = decide(&server(100), &redis(nodes, true), false);
+            assert_eq!(start.load, Some(LoadReason::NodeForgot));
+        }
+    }
+
+    #[test]
+    fn an_interrupted_load_goes_on_only_where_nothing_was_lost() {
+        let reason = |nodes| decide(&server(100), &redis(nodes, false), false).load;
+        assert_eq!(reason(vec![at(130), at(120)]), Some(LoadReason::NeverLoaded));
+        assert_eq!(reason(vec![at(130), None]), Some(LoadReason::NodeForgot));
+        assert_eq!(reason(vec![at(130), at(90)]), Some(LoadReason::Gap));
+    }
+
+    #[test]
+    fn another_history_raises_the_epoch_even_when_redis_is_trusted() {
+        let mut promoted = server(100);
+        promoted.timeline = 2;
+        for trust in [false, true] {
+            let start = decide(&promoted, &redis(vec![at(130)], true), trust);
+            assert_eq!(start, Start { epoch: 4, load: Some(LoadReason::OtherHistory) });
+        }
+    }
+}
