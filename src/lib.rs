@@ -46,6 +46,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod error;
 pub mod health;
+pub mod http;
 pub mod keyplan;
 pub mod lsn;
 pub mod metrics;
