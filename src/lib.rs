@@ -39,10 +39,12 @@
 //! - A key changes only together with its fence, and only forwards.
 //! - Amounts are text from the database to the key: no float ever holds one.
 
+pub mod app;
 pub mod backoff;
 pub mod balance;
 pub mod catalog;
 pub mod checkpoint;
+pub mod cli;
 pub mod config;
 pub mod error;
 pub mod health;

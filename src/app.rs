@@ -1,0 +1,165 @@
+//! Builds every part once, runs them together, and stops them in order. It only wires.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::backoff::Backoff;
+use crate::balance::Mapping;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::health::Health;
+use crate::http;
+use crate::keyplan::KeyMap;
+use crate::metrics::Metrics;
+use crate::pipeline::{Parts, Pipeline};
+use crate::resync::{self, Reader};
+use crate::sink::{self, Sink, SinkState};
+use crate::supervise::Supervisor;
+
+/// Chunks that wait in the channel; each holds about `load.chunk_rows` users.
+const ERRANDS: usize = 4;
+/// Users in doubt that wait to be read again.
+const REPAIRS: usize = 10_000;
+/// Faults of the parts beside the stream; the first one ends the program.
+const FAULTS: usize = 4;
+
+/// First delay before Redis is tried again.
+const CONNECT_FIRST: Duration = Duration::from_millis(100);
+/// Longest delay before Redis is tried again.
+const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+
+/// How to run.
+#[derive(Debug, Clone, Copy)]
+pub struct RunOptions {
+    /// `--no-snapshot` turns it off: Redis is trusted to match the slot's position.
+    pub snapshot: bool,
+}
+
+/// Runs until SIGTERM, SIGINT or a definite fault.
+pub async fn run(config: Config, key_map: KeyMap, options: RunOptions) -> Result<()> {
+    let config = Arc::new(config);
+    let metrics = Metrics::new()?;
+    let health = Arc::new(Health::default());
+    let stop = stop_signal()?;
+    let mut stop_of_start = stop.clone();
+    let (faults, mut fault_inbox) = mpsc::channel(FAULTS);
+
+    let listener = http::listen(&config.http).await?;
+    let facts = http::Facts {
+        health: Arc::clone(&health),
+        metrics: metrics.clone(),
+        ready_lag: config.stream.ready_lag,
+    };
+    supervised(faults.clone(), http::serve(listener, facts));
+
+    let key_map = Arc::new(key_map);
+    let sink_options = sink::Options {
+        derived_prefixes: key_map
+            .patterns()
+            .map(|pattern| pattern.literal_head().to_owned().into())
+            .collect(),
+        slot: config.postgres.slot.clone(),
+        metrics: metrics.sink.clone(),
+    };
+    let sink = tokio::select! {
+        sink = connect_sink(&config, sink_options, &health) => sink?,
+        _ = stop_of_start.wait_for(|stop| *stop) => return Ok(()),
+    };
+    supervised(faults.clone(), tell_redis_state(sink.state(), Arc::clone(&health)));
+
+    let (errands, errand_inbox) = mpsc::channel(ERRANDS);
+    let (repairs, repair_inbox) = mpsc::channel(REPAIRS);
+    let reader = Reader {
+        config: Arc::clone(&config),
+        mapping: Mapping::new(&config.tables),
+        key_map: Arc::clone(&key_map),
+        errands,
+        metrics: metrics.load.clone(),
+    };
+    supervised(faults.clone(), resync::repair::repair(reader.clone(), repair_inbox));
+
+    let mapping = Mapping::new(&config.tables);
+    let limits = config.stream.clone();
+    let pipeline = Pipeline::new(Parts {
+        sink,
+        mapping,
+        key_map,
+        limits,
+        errands: errand_inbox,
+        repairs,
+        metrics,
+        health,
+    });
+    let start_load =
+        Box::new(move |reached| supervised(faults.clone(), resync::load::load(reader.clone(), reached)));
+    let supervisor = Supervisor { config, trust_redis: !options.snapshot, start_load, stop };
+    tokio::select! {
+        ended = supervisor.run(pipeline) => ended,
+        Some(fault) = fault_inbox.recv() => Err(fault),
+    }
+}
+
+/// Connects as often as it takes; a definite fault is one a person must mend.
+async fn connect_sink(config: &Config, options: sink::Options, health: &Health) -> Result<Sink> {
+    let mut backoff = Backoff::new(CONNECT_FIRST, CONNECT_LIMIT, u64::from(std::process::id()));
+    loop {
+        let fault = match Sink::connect(&config.redis, options.clone()).await {
+            Err(fault) if fault.is_transient() => fault,
+            connected => return connected,
+        };
+        if backoff.attempts() == 0 {
+            tracing::warn!(%fault, "redis cannot be reached; trying again");
+        }
+        health.tell(|facts| facts.redis_fault = Some(fault.to_string()));
+        tokio::time::sleep(backoff.next_delay()).await;
+    }
+}
+
+/// Tells readiness what the sink says of Redis; the sink itself logs a fault, once.
+async fn tell_redis_state(mut state: watch::Receiver<SinkState>, health: Arc<Health>) -> Result<()> {
+    loop {
+        let fault = match &*state.borrow_and_update() {
+            SinkState::Connected { .. } => None,
+            SinkState::Retrying { fault } => Some(fault.to_string()),
+        };
+        health.tell(|facts| facts.redis_fault = fault);
+        if state.changed().await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// Spawns a part beside the stream; its fault ends the program.
+fn supervised(
+    faults: mpsc::Sender<Error>,
+    part: impl Future<Output = Result<()>> + Send + 'static,
+) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        if let Err(fault) = part.await {
+            // A full channel holds an earlier fault, which ends the program as well.
+            let _ = faults.try_send(fault);
+        }
+    })
+}
+
+/// Turns true at the first SIGTERM or SIGINT.
+fn stop_signal() -> Result<watch::Receiver<bool>> {
+    let listen = |kind| {
+        signal(kind).map_err(|error| Error::definite(format!("signals cannot be received: {error}"), ""))
+    };
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let (stop, stopped) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping: what was received is brought into redis first");
+        stop.send_replace(true);
+    });
+    Ok(stopped)
+}

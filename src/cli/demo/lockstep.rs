@@ -1,0 +1,160 @@
+//! Lockstep itself, as an operator runs it: `init`, then `run`, as processes of this same program.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::cluster::RedisSide;
+use super::process::{Account, LOOK_EVERY, Process, failed_at, free_port, guarded};
+use super::servers::Postgres;
+use crate::error::{Error, Result};
+
+/// How long the load of all users may take.
+const READY: Duration = Duration::from_secs(60);
+/// How long one answer over HTTP may take.
+const ANSWER: Duration = Duration::from_secs(2);
+/// Bytes of an HTTP answer that are read.
+const ANSWER_BYTES: u64 = 1 << 20;
+
+/// A running `lockstep run`.
+#[derive(Debug)]
+pub struct Lockstep {
+    process: Process,
+    port: u16,
+    config: PathBuf,
+}
+
+/// What `/metrics` says that the demo shows.
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
+pub struct Measured {
+    /// Events applied since the start.
+    pub events: f64,
+    /// Age of the oldest commit that Redis does not hold.
+    pub lag_seconds: f64,
+    /// Resident memory in bytes.
+    pub memory_bytes: f64,
+}
+
+impl Lockstep {
+    /// Writes the configuration, runs `init`, starts `run` and waits until it is ready.
+    pub async fn start(folder: &Path, postgres: &Postgres, redis: &RedisSide) -> Result<Lockstep> {
+        let port = free_port()?;
+        let config = folder.join("lockstep.toml");
+        let urls: Vec<String> = redis.urls().iter().map(|url| format!("\"{url}\"")).collect();
+        let text = format!(
+            "[postgres]\nurl = \"{}\"\n\n[redis]\nurl = [{}]\n\n[http]\nlisten = \"127.0.0.1:{port}\"\n",
+            postgres.url(),
+            urls.join(", ")
+        );
+        std::fs::write(&config, text).map_err(failed_at(&config))?;
+        let program = std::env::current_exe().map_err(|e| {
+            Error::definite(format!("this program does not find itself ({e})"), "start it by its full path")
+        })?;
+        let command = |subcommand| {
+            let mut command = guarded(&program, Account::Own, "TERM");
+            without_settings_of_the_caller(&mut command);
+            command.arg(subcommand).arg("--config").arg(&config);
+            command
+        };
+        let log = folder.join("init.log");
+        Process::spawn("lockstep init", command("init"), log, "TERM")?.finishes().await?;
+        let process = Process::spawn("lockstep run", command("run"), folder.join("lockstep.log"), "TERM")?;
+        let mut lockstep = Lockstep { process, port, config };
+        lockstep.is_ready().await?;
+        Ok(lockstep)
+    }
+
+    async fn is_ready(&mut self) -> Result<()> {
+        let deadline = Instant::now() + READY;
+        loop {
+            let answer = self.get("/readyz").await.unwrap_or_default();
+            if answer.split(' ').nth(1) == Some("200") {
+                return Ok(());
+            }
+            self.process.still_runs()?;
+            if Instant::now() >= deadline {
+                let said = answer.split_once("\r\n\r\n").map_or("nothing", |(_, body)| body);
+                return Err(self.process.failure(&format!("does not become ready (/readyz says {said})")));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Fails when it has ended.
+    pub fn still_runs(&mut self) -> Result<()> {
+        self.process.still_runs()
+    }
+
+    /// What it measures now; `None` while it does not answer.
+    pub async fn measured(&self) -> Option<Measured> {
+        let answer = self.get("/metrics").await?;
+        let metrics = parse(&answer);
+        let of = |name: &str| metrics.get(name).copied().unwrap_or_default();
+        Some(Measured {
+            events: of("lockstep_events_total"),
+            lag_seconds: of("lockstep_replication_lag_seconds"),
+            memory_bytes: of("process_resident_memory_bytes"),
+        })
+    }
+
+    /// Where it answers.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
+    async fn get(&self, path: &str) -> Option<String> {
+        let exchange = async {
+            let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
+            let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await?;
+            let mut answer = String::new();
+            stream.take(ANSWER_BYTES).read_to_string(&mut answer).await?;
+            std::io::Result::Ok(answer)
+        };
+        tokio::time::timeout(ANSWER, exchange).await.ok()?.ok()
+    }
+}
+
+/// Variables of the caller's shell must not lead the demo to a real database.
+fn without_settings_of_the_caller(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        let ours = name.to_str().is_some_and(|name| name.starts_with("PG") || name.starts_with("LOCKSTEP_"));
+        if ours {
+            command.env_remove(name);
+        }
+    }
+}
+
+/// Sums of the series of each metric, over their labels.
+fn parse(exposition: &str) -> BTreeMap<&str, f64> {
+    let mut sums = BTreeMap::new();
+    for line in exposition.lines().filter(|line| !line.starts_with('#')) {
+        let Some((series, value)) = line.rsplit_once(' ') else { continue };
+        let name = series.split('{').next().unwrap_or(series);
+        if let Ok(value) = value.parse::<f64>() {
+            *sums.entry(name).or_default() += value;
+        }
+    }
+    sums
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn series_of_one_metric_are_summed() {
+        let text = "HTTP/1.1 200 OK\r\n\r\n# TYPE a counter\na{type=\"x y\"} 2\na{type=\"z\"} 3\nb 0.5\n";
+        let sums = parse(text);
+        assert_eq!((sums.get("a"), sums.get("b")), (Some(&5.0), Some(&0.5)));
+    }
+}

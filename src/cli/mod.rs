@@ -1,0 +1,119 @@
+//! The command line: one file a subcommand. Results go to standard output, the one error and the log to
+//! standard error.
+
+mod check;
+mod demo;
+mod drop;
+mod init;
+mod logging;
+mod output;
+mod run;
+mod status;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tokio::runtime::Runtime;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::keyplan::KeyMap;
+use crate::metrics::Metrics;
+use crate::sink::{Options, Sink};
+
+/// Keeps every Redis key that depends on a balance equal to PostgreSQL.
+#[derive(Debug, Parser)]
+#[command(name = "lockstep", version, after_help = EXIT_CODES)]
+struct Cli {
+    /// Configuration (TOML); without it, defaults and LOCKSTEP_* and PG* variables
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str =
+    "Exit codes: 0 done, 1 failed, 2 bad usage or configuration, 3 check found something";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Init(init::Args),
+    Check(check::Args),
+    Run(run::Args),
+    Status(status::Args),
+    Drop(drop::Args),
+    Demo(demo::Args),
+}
+
+/// How a command ended, where it did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exit {
+    /// All done.
+    Done,
+    /// `check` found a precondition that does not hold.
+    Found,
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        // Writes the only configuration it uses: the caller's may be about real servers.
+        Command::Demo(args) => block_on(demo::run(args)),
+        command => {
+            let (config, key_map) = match Config::load(cli.config.as_deref(), KeyMap::compile) {
+                Ok(understood) => understood,
+                Err(errors) => {
+                    errors.0.iter().for_each(output::complain);
+                    return ExitCode::from(2);
+                }
+            };
+            logging::start(&config.log);
+            config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            block_on(execute(command, config, key_map))
+        }
+    };
+    match outcome {
+        Ok(Exit::Done) => ExitCode::SUCCESS,
+        Ok(Exit::Found) => ExitCode::from(3),
+        Err(error) => {
+            output::complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn execute(command: Command, config: Config, key_map: KeyMap) -> Result<Exit> {
+    match command {
+        Command::Init(args) => init::run(&config, args).await,
+        Command::Check(args) => check::run(&config, args).await,
+        Command::Run(args) => run::run(config, key_map, args).await,
+        Command::Status(args) => status::run(&config, args).await,
+        Command::Drop(args) => drop::run(&config, args).await,
+        Command::Demo(args) => demo::run(args).await,
+    }
+}
+
+fn block_on(command: impl Future<Output = Result<Exit>>) -> Result<Exit> {
+    let runtime = Runtime::new().map_err(|e| {
+        Error::definite(format!("the runtime cannot start ({e})"), "raise the limit of threads")
+    })?;
+    runtime.block_on(command)
+}
+
+/// The way into Redis for a look at it.
+async fn sink(config: &Config) -> Result<Sink> {
+    let options = Options {
+        derived_prefixes: Vec::new(),
+        slot: config.postgres.slot.clone(),
+        metrics: Metrics::new()?.sink,
+    };
+    Sink::connect(&config.redis, options).await.map_err(|error| match error {
+        // run waits for it to pass; who only looks is told where to look.
+        Error::Transient(fault) if fault.cure.is_empty() => {
+            Error::transient(fault.fact, "check that redis runs, and redis.url")
+        }
+        error => error,
+    })
+}

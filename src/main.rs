@@ -1,0 +1,7 @@
+//! The `lockstep` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    lockstep::cli::main()
+}
