@@ -1,0 +1,84 @@
+//! The program dies and comes back.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::harness::subscriber::{BALANCE_UPDATES, USER_UPDATES};
+use crate::harness::workload::{Dice, Growing, Workload};
+use crate::harness::{On, Subscriber, World};
+
+on_both!(kill_9_at_ten_random_moments_under_load, a_subscriber_hears_each_event_once_and_in_order_per_user);
+
+const USERS: u32 = 60;
+/// Their balance only grows; the workload leaves them alone.
+const GROWING: u32 = 5;
+
+async fn world_with_users(on: On) -> World {
+    let world = World::running(on).await;
+    let users = format!("SELECT n, 'live', 1000 FROM generate_series(1, {}) n", USERS + GROWING);
+    world.sql(&format!("INSERT INTO users (id, user_type, wallet_balance) {users}")).await;
+    world.caught_up().await;
+    world
+}
+
+/// What must hold once everything is quiet: every key equal, every completed row told once on both channels.
+async fn nothing_is_missing_and_nothing_doubled(world: &World, subscriber: &Subscriber) {
+    world.caught_up().await;
+    world.eventually_equal().await;
+    subscriber.assert_each_once();
+    subscriber.assert_commit_order();
+    let once: BTreeMap<String, usize> = world.completed().await.into_iter().map(|id| (id, 1)).collect();
+    for channel in [USER_UPDATES, BALANCE_UPDATES] {
+        let told = subscriber.transactions_told(channel);
+        let missing: BTreeSet<_> = once.keys().filter(|id| !told.contains_key(*id)).collect();
+        assert!(missing.is_empty(), "never told on {channel}: {missing:?}");
+        assert_eq!(told, once, "on {channel}");
+    }
+}
+
+async fn kill_9_at_ten_random_moments_under_load(on: On) {
+    let world = world_with_users(on).await;
+    let subscriber = world.subscriber().await;
+    let growing = Growing::start(&world, USERS + 1, GROWING).await;
+    let workload = Workload::start(&world.postgres, 3, 1, USERS).await;
+    let mut dice = Dice(20_260_115);
+    for round in 0..10 {
+        workload.progress(dice.below(150) + 1).await;
+        world.lockstep.kill9();
+        workload.progress(dice.below(50)).await;
+        world.lockstep.spawn(&["run"]);
+        // Every other time it is killed again while it still starts.
+        if round % 2 == 0 {
+            world.lockstep.wait_ready().await;
+        }
+    }
+    workload.stop().await;
+    world.lockstep.wait_ready().await;
+    growing.stop().await;
+    nothing_is_missing_and_nothing_doubled(&world, &subscriber).await;
+}
+
+async fn a_subscriber_hears_each_event_once_and_in_order_per_user(on: On) {
+    let world = world_with_users(on).await;
+    let subscriber = world.subscriber().await;
+    let workload = Workload::start(&world.postgres, 4, 1, USERS).await;
+    workload.progress(1_000).await;
+    workload.stop().await;
+    nothing_is_missing_and_nothing_doubled(&world, &subscriber).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_drains() {
+    let world = world_with_users(On::Single).await;
+    let subscriber = world.subscriber().await;
+    let workload = Workload::start(&world.postgres, 3, 1, USERS).await;
+    for _ in 0..3 {
+        workload.progress(150).await;
+        let status = world.lockstep.sigterm().await;
+        assert_eq!(status.code(), Some(0), "{status}");
+        let active = world.postgres.value("SELECT bool_or(active) FROM pg_replication_slots").await;
+        assert_eq!(active.as_deref(), Some("f"), "the slot is let go");
+        world.lockstep.run().await;
+    }
+    workload.stop().await;
+    nothing_is_missing_and_nothing_doubled(&world, &subscriber).await;
+}

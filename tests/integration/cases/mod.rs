@@ -1,0 +1,41 @@
+//! What the platform does to a balance, and what must come of it. Each test is a sentence about the
+//! running binary between a real PostgreSQL and a real Redis.
+
+/// The same sentence on one Redis and on a cluster.
+macro_rules! on_both {
+    ($($case:ident),+ $(,)?) => {$(
+        mod $case {
+            use crate::harness::On;
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn on_one_redis() {
+                super::$case(On::Single).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn on_a_cluster() {
+                super::$case(On::Cluster).await;
+            }
+        }
+    )+};
+}
+
+mod bad_input;
+mod crash;
+mod keys;
+mod large;
+mod load;
+mod money;
+mod outage;
+mod redis_faults;
+mod schema;
+mod shutdown;
+mod transactions;
+mod users;
+mod values;
+mod visible;
+
+/// `user:{live:7}:config`
+fn config_of(user: &str) -> String {
+    format!("user:{{{user}}}:config")
+}

@@ -1,0 +1,186 @@
+//! Redis answers something else than OK, is emptied, or moves slots and masters, while the program runs.
+
+use std::time::Duration;
+
+use crate::harness::resp::slot_of;
+use crate::harness::workload::Workload;
+use crate::harness::{On, Redis, RedisOptions, Resp, Setup, Store, Subscriber, World, eventually};
+
+on_both!(redis_that_comes_back_empty_is_filled_again);
+
+const USERS: u32 = 200;
+
+async fn world_with_users(setup: Setup) -> World {
+    let world = World::running_as(setup).await;
+    let users = format!("SELECT n, 'live', 1000 FROM generate_series(1, {USERS}) n");
+    world.sql(&format!("INSERT INTO users (id, user_type, wallet_balance) {users}")).await;
+    world.eventually_equal().await;
+    world
+}
+
+/// `/readyz` says that Redis is the reason, in one of these words.
+async fn is_not_ready_because(world: &World, words: &[&str]) {
+    eventually(&format!("/readyz names one of {words:?}"), async || {
+        let (status, body) = world.lockstep.http("GET", "/readyz").await.ok()?;
+        (status == 503 && words.iter().any(|word| body.contains(word))).then_some(())
+    })
+    .await;
+}
+
+/// All is well again: ready, every key equal, every event told once.
+async fn is_whole_again(world: &World, subscriber: &Subscriber) {
+    world.lockstep.wait_ready().await;
+    world.caught_up().await;
+    world.eventually_equal().await;
+    subscriber.assert_each_once();
+    subscriber.assert_commit_order();
+}
+
+async fn must(connection: &mut Resp, command: &[&str]) {
+    connection.call(command).await.expect("an answer");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_out_of_memory_is_named_and_holds_nothing_stale() {
+    let world = world_with_users(Setup::on(On::Single)).await;
+    let subscriber = world.subscriber().await;
+    world.store.call("", &["CONFIG", "SET", "maxmemory", "1"]).await;
+    world.credit(7, "1").await;
+    is_not_ready_because(&world, &["out of memory"]).await;
+    eventually("the stale balance is gone", async || {
+        (!world.store.exists("user_balance:live:7").await).then_some(())
+    })
+    .await;
+    world.store.call("", &["CONFIG", "SET", "maxmemory", "0"]).await;
+    is_whole_again(&world, &subscriber).await;
+    assert_eq!(world.store.get("user_balance:live:7").await.as_deref(), Some("1001"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_that_became_a_replica_is_waited_for() {
+    let world = world_with_users(Setup::on(On::Single)).await;
+    // It holds the same data, so that following it takes nothing away.
+    let other = Redis::start(RedisOptions::default()).await;
+    let redis = world.store.single();
+    follow(&other, redis).await;
+    other.call(&["REPLICAOF", "NO", "ONE"]).await;
+    follow(redis, &other).await;
+    world.credit(7, "1").await;
+    is_not_ready_because(&world, &["replica", "READONLY", "masterdown", "loading"]).await;
+    redis.call(&["REPLICAOF", "NO", "ONE"]).await;
+    world.lockstep.wait_ready().await;
+    world.eventually_equal().await;
+    assert_eq!(world.store.get("user_balance:live:7").await.as_deref(), Some("1001"));
+}
+
+async fn follow(replica: &Redis, master: &Redis) {
+    replica.call(&["REPLICAOF", "127.0.0.1", &master.port().to_string()]).await;
+    eventually("the replica is linked", async || {
+        let info = replica.call(&["INFO", "replication"]).await.text()?;
+        info.contains("master_link_status:up").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_that_is_loading_is_waited_for() {
+    let mut setup = Setup::on(On::Single);
+    setup.redis.append_only = true;
+    setup.redis.config =
+        vec!["key-load-delay 1000".into(), "loading-process-events-interval-bytes 1024".into()];
+    let world = world_with_users(setup).await;
+    let redis = world.store.single();
+    let says = async |line: &str| {
+        eventually(line, async || redis.call(&["INFO"]).await.text()?.contains(line).then_some(())).await;
+    };
+    redis.call(&["DEBUG", "POPULATE", "2000"]).await;
+    redis.call(&["BGREWRITEAOF"]).await;
+    says("aof_rewrite_in_progress:0").await;
+    let mut loader = redis.client().await;
+    let loaded = tokio::spawn(async move { loader.call(&["DEBUG", "LOADAOF"]).await });
+    says("\nloading:1").await;
+    world.credit(7, "1").await;
+    is_not_ready_because(&world, &["loading"]).await;
+    loaded.await.unwrap().unwrap();
+    world.lockstep.wait_ready().await;
+    world.eventually_equal().await;
+    assert_eq!(world.store.get("user_balance:live:7").await.as_deref(), Some("1001"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_that_changed_is_named_and_waited_for() {
+    let mut setup = Setup::on(On::Single);
+    setup.redis.password = Some("right".into());
+    let world = world_with_users(setup).await;
+    let subscriber = world.subscriber().await;
+    let mut admin = world.store.single().client().await;
+    must(&mut admin, &["CONFIG", "SET", "requirepass", "hunter2"]).await;
+    must(&mut admin, &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
+    world.credit(7, "1").await;
+    is_not_ready_because(&world, &["password", "WRONGPASS", "NOAUTH"]).await;
+    must(&mut admin, &["CONFIG", "SET", "requirepass", "right"]).await;
+    is_whole_again(&world, &subscriber).await;
+    assert_eq!(world.store.get("user_balance:live:7").await.as_deref(), Some("1001"));
+    assert!(!world.lockstep.log().contains("hunter2") && !world.lockstep.log().contains("right@"));
+}
+
+async fn redis_that_comes_back_empty_is_filled_again(on: On) {
+    let world = world_with_users(Setup::on(on)).await;
+    let workload = Workload::start(&world.postgres, 2, 1, USERS).await;
+    workload.progress(50).await;
+    let emptied = match &world.store {
+        Store::Single(redis) => redis,
+        Store::Cluster(cluster) => cluster.node(cluster.master_of("user_balance:live:7").await),
+    };
+    emptied.kill9();
+    workload.progress(20).await;
+    emptied.start_again().await;
+    workload.progress(50).await;
+    workload.stop().await;
+    world.caught_up().await;
+    world.eventually_equal().await;
+    world.lockstep.wait_ready().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slots_that_move_under_load_lose_and_double_nothing() {
+    let world = world_with_users(Setup::on(On::Cluster)).await;
+    let (subscriber, cluster) = (world.subscriber().await, world.store.cluster());
+    let workload = Workload::start(&world.postgres, 3, 1, USERS).await;
+    for key in ["user:{live:7}:config", "user_balance:live:7", "user:{live:8}:config"] {
+        let from = cluster.master_of(key).await;
+        let to = cluster.masters().await.into_iter().find(|master| *master != from).expect("another master");
+        workload.progress(50).await;
+        cluster.move_slot(slot_of(key), to).await;
+    }
+    workload.progress(50).await;
+    workload.stop().await;
+    is_whole_again(&world, &subscriber).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_planned_failover_under_load_loses_and_doubles_nothing() {
+    let world = world_with_users(Setup::on(On::Cluster)).await;
+    let (subscriber, cluster) = (world.subscriber().await, world.store.cluster());
+    let workload = Workload::start(&world.postgres, 3, 1, USERS).await;
+    workload.progress(100).await;
+    cluster.failover(cluster.master_of("user:{live:7}:config").await).await;
+    workload.progress(100).await;
+    workload.stop().await;
+    is_whole_again(&world, &subscriber).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_that_dies_under_load_is_replaced_and_redis_equals_the_database() {
+    let world = world_with_users(Setup::on(On::Cluster)).await;
+    let cluster = world.store.cluster();
+    let workload = Workload::start(&world.postgres, 3, 1, USERS).await;
+    workload.progress(100).await;
+    cluster.lose_master(cluster.master_of("user:{live:7}:config").await).await;
+    workload.progress(100).await;
+    workload.stop().await;
+    // What the dead master had not yet replicated is lost with it, fences too: it comes again.
+    world.lockstep.wait_ready_within(Duration::from_secs(90)).await;
+    world.caught_up().await;
+    world.eventually_equal().await;
+}

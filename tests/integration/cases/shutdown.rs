@@ -1,0 +1,50 @@
+//! Servers that go away.
+
+use std::time::Duration;
+
+use crate::harness::{Mode, On, World};
+
+/// An idle PostgreSQL takes a fraction of a second; a walsender that waits for an answer takes a minute.
+const AT_ONCE: Duration = Duration::from_secs(10);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fast_shutdown_of_postgres_is_not_delayed_while_redis_is_stopped() {
+    let world = World::running(On::Single).await;
+    world.user("live", 7, "100").await;
+    world.caught_up().await;
+    world.store.single().pause();
+    for _ in 0..20 {
+        world.credit(7, "1").await;
+    }
+    let took = world.postgres.stop(Mode::Fast).await;
+    assert!(took < AT_ONCE, "{took:?}");
+    world.postgres.start_again().await;
+    world.store.single().resume();
+    world.eventually_equal().await;
+    assert_eq!(world.store.get("user_balance:live:7").await.as_deref(), Some("120"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fast_shutdown_of_postgres_is_not_delayed_while_redis_is_gone() {
+    let world = World::running(On::Single).await;
+    world.user("live", 7, "100").await;
+    world.caught_up().await;
+    world.store.single().kill9();
+    world.credit(7, "1").await;
+    let took = world.postgres.stop(Mode::Fast).await;
+    assert!(took < AT_ONCE, "{took:?}");
+    world.postgres.start_again().await;
+    world.store.single().start_again().await;
+    world.eventually_equal().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_of_postgres_loses_nothing_that_was_committed() {
+    let world = World::running(On::Single).await;
+    world.user("live", 7, "100").await;
+    world.caught_up().await;
+    world.postgres.kill9();
+    world.postgres.start_again().await;
+    world.credit(7, "1").await;
+    world.eventually_equal().await;
+}

@@ -1,0 +1,200 @@
+//! A private Redis Cluster: three masters, three replicas.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use super::eventually;
+use super::redis::{Redis, RedisOptions, pairs};
+use super::resp::{Reply, slot_of};
+
+const NODES: usize = 6;
+const MASTERS: usize = 3;
+
+/// Six nodes; killed and removed on drop.
+#[derive(Debug)]
+pub struct Cluster {
+    nodes: Vec<Redis>,
+}
+
+impl Cluster {
+    pub async fn start() -> Cluster {
+        Cluster::start_with(RedisOptions::default()).await
+    }
+
+    /// Every node with the same options.
+    pub async fn start_with(options: RedisOptions) -> Cluster {
+        let options = RedisOptions { cluster: true, ..options };
+        let start = |_| Redis::start(options.clone());
+        let cluster = Cluster { nodes: futures_util::future::join_all((0..NODES).map(start)).await };
+        let addresses: Vec<String> =
+            cluster.nodes.iter().map(|n| format!("127.0.0.1:{}", n.port())).collect();
+        let mut arguments = vec!["--cluster", "create"];
+        arguments.extend(addresses.iter().map(String::as_str));
+        arguments.extend(["--cluster-replicas", "1", "--cluster-yes"]);
+        cluster.nodes[0].cli(&arguments);
+        cluster.eventually_whole().await;
+        cluster
+    }
+
+    /// Waits until every running node sees every slot served and every replica, and is linked if it is one.
+    pub async fn eventually_whole(&self) {
+        eventually("the cluster is whole", async || {
+            let running: Vec<&Redis> = self.nodes.iter().filter(|node| node.is_running()).collect();
+            for node in &running {
+                let info = node.call(&["CLUSTER", "INFO"]).await.text()?;
+                let nodes = node.call(&["CLUSTER", "NODES"]).await.text()?;
+                let replication = node.call(&["INFO", "replication"]).await.text()?;
+                let replicas =
+                    nodes.lines().filter(|line| line.contains("slave") && !line.contains("fail")).count();
+                let whole = info.contains("cluster_state:ok") && info.contains("cluster_slots_ok:16384");
+                let linked =
+                    replication.contains("role:master") || replication.contains("master_link_status:up");
+                if !(whole && linked && replicas + MASTERS == running.len()) {
+                    return None;
+                }
+            }
+            Some(())
+        })
+        .await;
+    }
+
+    pub fn node(&self, index: usize) -> &Redis {
+        &self.nodes[index]
+    }
+
+    pub fn nodes(&self) -> &[Redis] {
+        &self.nodes
+    }
+
+    /// Seeds for the configuration, the cluster's scheme on each.
+    pub fn urls(&self) -> Vec<String> {
+        self.nodes.iter().map(|node| node.url().replacen("redis", "redis-cluster", 1)).collect()
+    }
+
+    /// The running nodes that call themselves master.
+    pub async fn masters(&self) -> Vec<usize> {
+        let mut masters = Vec::new();
+        for (index, node) in self.nodes.iter().enumerate().filter(|(_, node)| node.is_running()) {
+            if node.call(&["ROLE"]).await.items().first() == Some(&Reply::Text("master".into())) {
+                masters.push(index);
+            }
+        }
+        masters
+    }
+
+    /// The node that serves the key.
+    pub async fn master_of(&self, key: &str) -> usize {
+        self.master_of_slot(slot_of(key)).await
+    }
+
+    pub async fn master_of_slot(&self, slot: u16) -> usize {
+        let what = format!("slot {slot} is served");
+        let master = eventually(&what, async || {
+            let served = self.slots().await;
+            served.into_iter().find(|(range, _)| range.contains(&slot)).map(|(_, node)| node)
+        });
+        master.await
+    }
+
+    /// Ranges of slots with the nodes that serve them, as the first running node sees it.
+    pub async fn slots(&self) -> Vec<(RangeInclusive<u16>, usize)> {
+        let asked = self.nodes.iter().find(|node| node.is_running()).expect("a running node");
+        let ranges = asked.call(&["CLUSTER", "SLOTS"]).await;
+        ranges.items().iter().filter_map(|range| self.range(range)).collect()
+    }
+
+    fn range(&self, range: &Reply) -> Option<(RangeInclusive<u16>, usize)> {
+        let [Reply::Integer(first), Reply::Integer(last), master, ..] = range.items() else { return None };
+        let port = master.items().get(1)?.text()?;
+        let node = self.nodes.iter().position(|node| node.port().to_string() == port)?;
+        Some((u16::try_from(*first).ok()?..=u16::try_from(*last).ok()?, node))
+    }
+
+    pub async fn get(&self, key: &str) -> Option<String> {
+        self.call(key, &["GET", key]).await.text()
+    }
+
+    pub async fn hash(&self, key: &str) -> BTreeMap<String, String> {
+        pairs(&self.call(key, &["HGETALL", key]).await)
+    }
+
+    /// One command on the master of `key`.
+    pub async fn call(&self, key: &str, command: &[&str]) -> Reply {
+        let master = self.master_of(key).await;
+        self.nodes[master].call(command).await
+    }
+
+    /// Moves a slot with its keys to another master while clients use it.
+    pub async fn move_slot(&self, slot: u16, to: usize) {
+        let from = self.begin_move(slot, to).await;
+        self.migrate_keys(slot, from, to).await;
+        self.finish_move(slot, from, to).await;
+    }
+
+    /// Opens the slot: from now on its master answers ASK for keys it does not hold. Returns that master.
+    pub async fn begin_move(&self, slot: u16, to: usize) -> usize {
+        let from = self.master_of_slot(slot).await;
+        let slot = slot.to_string();
+        let (source, target) = (self.id(from).await, self.id(to).await);
+        self.nodes[to].call(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &source]).await;
+        self.nodes[from].call(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &target]).await;
+        from
+    }
+
+    /// Moves every key of an open slot.
+    pub async fn migrate_keys(&self, slot: u16, from: usize, to: usize) {
+        let (slot, port) = (slot.to_string(), self.nodes[to].port().to_string());
+        loop {
+            let keys = self.nodes[from].call(&["CLUSTER", "GETKEYSINSLOT", &slot, "100"]).await.texts();
+            if keys.is_empty() {
+                return;
+            }
+            let mut migrate = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
+            migrate.extend(keys.iter().map(String::as_str));
+            self.nodes[from].call(&migrate).await;
+        }
+    }
+
+    /// Gives an open, emptied slot to its new master.
+    pub async fn finish_move(&self, slot: u16, from: usize, to: usize) {
+        let (number, target) = (slot.to_string(), self.id(to).await);
+        let others = self.masters().await.into_iter().filter(|n| *n != from && *n != to);
+        for node in [to, from].into_iter().chain(others) {
+            self.nodes[node].call(&["CLUSTER", "SETSLOT", &number, "NODE", &target]).await;
+        }
+    }
+
+    /// Makes a replica of this master the master, in agreement; returns it.
+    pub async fn failover(&self, master: usize) -> usize {
+        let replica = self.replica_of(master).await;
+        self.nodes[replica].call(&["CLUSTER", "FAILOVER"]).await;
+        self.eventually_master(replica).await;
+        replica
+    }
+
+    /// Kills a master and waits until a replica has taken over; returns it.
+    pub async fn lose_master(&self, master: usize) -> usize {
+        let replica = self.replica_of(master).await;
+        self.nodes[master].kill9();
+        self.eventually_master(replica).await;
+        replica
+    }
+
+    async fn eventually_master(&self, index: usize) {
+        eventually("a replica becomes master", async || self.masters().await.contains(&index).then_some(()))
+            .await;
+    }
+
+    pub async fn replica_of(&self, master: usize) -> usize {
+        let id = self.id(master).await;
+        let nodes = self.nodes[master].call(&["CLUSTER", "NODES"]).await.text().unwrap_or_default();
+        let line = nodes.lines().find(|line| line.split(' ').nth(3) == Some(&id)).expect("a replica");
+        let address = line.split(' ').nth(1).and_then(|address| address.split('@').next());
+        let is_it = |node: &Redis| address == Some(format!("127.0.0.1:{}", node.port()).as_str());
+        self.nodes.iter().position(is_it).expect("a node of ours")
+    }
+
+    async fn id(&self, index: usize) -> String {
+        self.nodes[index].call(&["CLUSTER", "MYID"]).await.text().expect("a node id")
+    }
+}

@@ -1,0 +1,228 @@
+//! The program under test, as an operator runs it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::process::{Process, folder, free_port, guarded};
+use super::{PATIENCE, eventually_within};
+
+/// Lines of the log that a failed test shows.
+const SHOWN_LOG_LINES: usize = 120;
+
+/// One configuration and at most one running instance of it; killed on drop.
+#[derive(Debug)]
+pub struct Lockstep {
+    process: Mutex<Option<Process>>,
+    folder: TempDir,
+    http_port: u16,
+    token: &'static str,
+    environment: Vec<(String, String)>,
+    commands: AtomicU32,
+}
+
+/// A command that has ended.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Lockstep {
+    /// `extra` is more TOML, tables of its own or keys of none.
+    pub fn new(postgres_url: &str, redis_urls: &[String], extra: &str) -> Lockstep {
+        let http_port = free_port();
+        let token = "an-operators-token-of-the-tests-0123456789";
+        let folder = folder("lockstep-");
+        let token_file = folder.path().join("token");
+        std::fs::write(&token_file, token).unwrap();
+        std::fs::set_permissions(&token_file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let lockstep = Lockstep {
+            process: Mutex::new(None),
+            http_port,
+            token,
+            environment: Vec::new(),
+            commands: AtomicU32::new(0),
+            folder,
+        };
+        lockstep.configure(&format!(
+            "[postgres]\nurl = {postgres_url:?}\n[redis]\nurl = {redis_urls:?}\n\
+             [http]\nlisten = \"127.0.0.1:{http_port}\"\ntoken_file = {:?}\n{extra}\n",
+            token_file
+        ));
+        lockstep
+    }
+
+    /// Replaces the whole configuration file.
+    pub fn configure(&self, toml: &str) {
+        std::fs::write(self.config_path(), toml).unwrap();
+    }
+
+    pub fn configuration(&self) -> String {
+        std::fs::read_to_string(self.config_path()).unwrap()
+    }
+
+    /// An environment variable of every command from now on.
+    #[must_use]
+    pub fn with_environment(mut self, name: &str, value: &str) -> Lockstep {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub fn config_path(&self) -> PathBuf {
+        self.path("lockstep.toml")
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Runs a command to its end, `["check"]` for example, and says how it ended.
+    pub async fn finish(&self, arguments: &[&str]) -> Finished {
+        let number = self.commands.fetch_add(1, Ordering::Relaxed);
+        let (out, err) = (self.path(&format!("{number}.out")), self.path(&format!("{number}.err")));
+        let process = self.start(arguments, File::create(&out).unwrap(), File::create(&err).unwrap());
+        let code = process.wait().await.code();
+        let read = |path: &Path| String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned();
+        Finished { code, stdout: read(&out), stderr: read(&err) }
+    }
+
+    /// Runs a command that must succeed, and returns what it printed.
+    pub async fn succeed(&self, arguments: &[&str]) -> String {
+        let finished = self.finish(arguments).await;
+        assert_eq!(finished.code, Some(0), "lockstep {arguments:?}: {finished:?}");
+        finished.stdout
+    }
+
+    pub async fn init(&self) {
+        self.succeed(&["init"]).await;
+    }
+
+    /// Starts `run` and waits until it is ready.
+    pub async fn run(&self) {
+        self.spawn(&["run"]);
+        self.wait_ready().await;
+    }
+
+    /// Starts `run` with more arguments and does not wait.
+    pub fn spawn(&self, arguments: &[&str]) {
+        let log = File::options().create(true).append(true).open(self.path("log")).unwrap();
+        let process = self.start(arguments, log.try_clone().unwrap(), log);
+        *self.process.lock().unwrap() = Some(process);
+    }
+
+    fn start(&self, arguments: &[&str], stdout: File, stderr: File) -> Process {
+        let mut command = guarded(env!("CARGO_BIN_EXE_lockstep"), None);
+        command.args(arguments).arg("--config").arg(self.config_path());
+        // The developer's own variables (PGHOST, LOCKSTEP_...) must not steer a test.
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.env("HOME", self.folder.path()).env("RUST_BACKTRACE", "1");
+        command.envs(self.environment.iter().cloned()).current_dir(self.folder.path());
+        command.stdout(stdout).stderr(stderr);
+        Process::spawn(command).expect("setpriv (util-linux)")
+    }
+
+    /// Waits until `/readyz` answers 200.
+    pub async fn wait_ready(&self) {
+        self.wait_ready_within(PATIENCE).await;
+    }
+
+    pub async fn wait_ready_within(&self, patience: Duration) {
+        let ready = eventually_within(patience, async || {
+            if let Some(status) = self.exited() {
+                return Ok(Err(format!("it ended: {status}")));
+            }
+            match self.http("GET", "/readyz").await {
+                Ok((200, _)) => Ok(Ok(())),
+                other => Err(format!("{other:?}")),
+            }
+        });
+        if let Err(why) = ready.await.and_then(|ended| ended) {
+            panic!("lockstep is not ready: {why}");
+        }
+    }
+
+    /// The exit status of the instance, once there is one.
+    pub fn exited(&self) -> Option<ExitStatus> {
+        self.process.lock().unwrap().as_ref().and_then(Process::exited)
+    }
+
+    pub fn kill9(&self) {
+        self.process.lock().unwrap().take();
+    }
+
+    /// Asks it to end and waits until it has.
+    pub async fn sigterm(&self) -> ExitStatus {
+        let process = self.process.lock().unwrap().take().expect("a running lockstep");
+        process.signal("TERM");
+        process.wait().await
+    }
+
+    /// Highest resident memory of the running instance, in bytes.
+    pub fn peak_resident_bytes(&self) -> u64 {
+        self.process.lock().unwrap().as_ref().expect("a running lockstep").peak_resident_bytes()
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    pub fn http_port(&self) -> u16 {
+        self.http_port
+    }
+
+    /// Status and body, with the operator's token.
+    pub async fn http(&self, method: &str, path: &str) -> std::io::Result<(u16, String)> {
+        let bearer = format!("Authorization: Bearer {}\r\n", self.token);
+        self.http_with(method, path, &bearer).await
+    }
+
+    /// Status and body, with header lines of the test's own.
+    pub async fn http_with(&self, method: &str, path: &str, headers: &str) -> std::io::Result<(u16, String)> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.http_port)).await?;
+        // HTTP/1.0: the answer comes in one piece and ends with the connection.
+        let request = format!("{method} {path} HTTP/1.0\r\nHost: localhost\r\n{headers}\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await??;
+        let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
+        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
+        status.zip(body).ok_or_else(|| std::io::Error::other(format!("not HTTP: {answer:?}")))
+    }
+
+    /// All metrics by name and labels as they are printed: `lockstep_events_total{type="user_update"}`.
+    pub async fn metrics(&self) -> std::io::Result<BTreeMap<String, f64>> {
+        let (_, text) = self.http("GET", "/metrics").await?;
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        Ok(samples
+            .filter_map(|line| line.rsplit_once(' '))
+            .filter_map(|(n, v)| Some((n.to_owned(), v.parse().ok()?)))
+            .collect())
+    }
+
+    /// One metric; 0 as long as it, or the program, is not there.
+    pub async fn metric(&self, name: &str) -> f64 {
+        self.metrics().await.ok().and_then(|all| all.get(name).copied()).unwrap_or(0.0)
+    }
+}
+
+impl Drop for Lockstep {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let shown = lines.get(lines.len().saturating_sub(SHOWN_LOG_LINES)..).unwrap_or_default();
+            eprintln!("--- the last lines of lockstep's log ---\n{}\n---", shown.join("\n"));
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! A platform with its database, its Redis and a Lockstep between them, told in sentences.
+
+use std::time::Duration;
+
+use super::oracle::{UserTable, differences, summary};
+use super::store::{On, Store};
+use super::subscriber::lsn;
+use super::{
+    Lockstep, PATIENCE, Postgres, PostgresOptions, RedisOptions, Subscriber, eventually_ok, eventually_within,
+};
+
+/// CONTRACT section 2, with the secrets that real installations keep beside it.
+const SCHEMA: &str = include_str!("schema.sql");
+
+/// How a world differs from the usual one.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    pub on: On,
+    pub postgres: PostgresOptions,
+    pub redis: RedisOptions,
+    /// Instead of the schema of CONTRACT section 2.
+    pub schema: Option<String>,
+    /// More TOML for the configuration.
+    pub config: String,
+    /// The tables that the oracle compares.
+    pub tables: Vec<UserTable>,
+}
+
+impl Setup {
+    pub fn on(on: On) -> Setup {
+        Setup {
+            on,
+            postgres: PostgresOptions::default(),
+            redis: RedisOptions::default(),
+            schema: None,
+            config: String::new(),
+            tables: vec![UserTable::users()],
+        }
+    }
+}
+
+/// The parts end in this order.
+#[derive(Debug)]
+pub struct World {
+    pub lockstep: Lockstep,
+    pub store: Store,
+    pub postgres: Postgres,
+    pub tables: Vec<UserTable>,
+}
+
+impl World {
+    /// Servers and tables; `init` was not run.
+    pub async fn set_up(setup: Setup) -> World {
+        let (postgres, store) = tokio::join!(
+            Postgres::start(setup.postgres.clone()),
+            Store::start(setup.on, setup.redis.clone())
+        );
+        postgres.sql(setup.schema.as_deref().unwrap_or(SCHEMA)).await;
+        let lockstep = Lockstep::new(&postgres.url(), &store.urls(), &setup.config);
+        World { lockstep, store, postgres, tables: setup.tables }
+    }
+
+    /// Initialised and streaming, without users.
+    pub async fn running(on: On) -> World {
+        World::running_as(Setup::on(on)).await
+    }
+
+    pub async fn running_as(setup: Setup) -> World {
+        let world = World::set_up(setup).await;
+        world.lockstep.init().await;
+        world.lockstep.run().await;
+        world
+    }
+
+    pub async fn sql(&self, statements: &str) {
+        self.postgres.sql(statements).await;
+    }
+
+    pub async fn subscriber(&self) -> Subscriber {
+        Subscriber::start(self.store.any_node()).await
+    }
+
+    /// A new user row.
+    pub async fn user(&self, user_type: &str, id: u32, balance: &str) {
+        let columns =
+            "id, user_type, email, password_hash, wallet_balance, leverage, \"group\", status, is_active";
+        let email = format!("{user_type}{id}@example.com");
+        let values = format!(
+            "{id}, '{user_type}', '{email}', 'argon2-secret', {balance}, 100, 'standard', 'active', true"
+        );
+        self.sql(&format!("INSERT INTO users ({columns}) VALUES ({values})")).await;
+    }
+
+    /// An admin's deposit: balance and completed row in one transaction. Returns the row's `transaction_id`.
+    pub async fn credit(&self, id: u32, amount: &str) -> String {
+        self.movement(id, Movement { kind: "deposit", amount, admin: Some(9), reference: None }).await
+    }
+
+    /// An admin's withdrawal of a positive amount.
+    pub async fn withdraw(&self, id: u32, amount: &str) -> String {
+        let amount = &format!("-{amount}");
+        self.movement(id, Movement { kind: "withdraw", amount, admin: Some(9), reference: None }).await
+    }
+
+    /// A request for money that is then approved by an admin.
+    pub async fn approve_money_request(&self, id: u32, amount: &str) -> String {
+        let request = "INSERT INTO money_requests (user_id, amount) VALUES ($U, $A) RETURNING id";
+        let request = request.replace("$U", &id.to_string()).replace("$A", amount);
+        let reference = self.postgres.value(&request).await.expect("the request's id");
+        let approve = format!("UPDATE money_requests SET status = 'approved' WHERE id = {reference};");
+        let movement = Movement { kind: "deposit", amount, admin: Some(9), reference: Some(&reference) };
+        let (statements, transaction_id) = movement.statements(id);
+        self.sql(&format!("BEGIN; {approve} {statements} COMMIT")).await;
+        transaction_id
+    }
+
+    /// What the wallet service books itself: `profit`, `loss`, `swap`, `commission`.
+    pub async fn book(&self, id: u32, kind: &str, amount: &str) -> String {
+        self.movement(id, Movement { kind, amount, admin: None, reference: None }).await
+    }
+
+    async fn movement(&self, id: u32, movement: Movement<'_>) -> String {
+        let (statements, transaction_id) = movement.statements(id);
+        self.sql(&format!("BEGIN; {statements} COMMIT")).await;
+        transaction_id
+    }
+
+    /// Waits until Lockstep has applied everything committed so far: what did not happen by then never will.
+    pub async fn caught_up(&self) {
+        self.caught_up_within(PATIENCE).await;
+    }
+
+    pub async fn caught_up_within(&self, patience: Duration) {
+        // `local`: the mark must not wait for a synchronous standby that a test has made up.
+        let mark =
+            "SET synchronous_commit = local; SELECT pg_logical_emit_message(true, 'lockstep-test', '')";
+        let marked = lsn(&self.postgres.value(mark).await.expect("an LSN")).expect("an LSN");
+        let applied = eventually_within(patience, async || {
+            let applied = self.lockstep.metric("lockstep_applied_lsn").await;
+            if applied >= marked as f64 { Ok(()) } else { Err(applied) }
+        });
+        applied.await.unwrap_or_else(|applied| panic!("applied {applied}, not yet {marked}"));
+    }
+
+    /// Everything in which Redis differs from the database now.
+    pub async fn differences(&self) -> Vec<String> {
+        differences(&self.postgres.client().await, &self.store, &self.tables).await
+    }
+
+    /// Waits until Redis equals the database, key by key.
+    pub async fn eventually_equal(&self) {
+        let equal = eventually_ok(async || {
+            let differences = self.differences().await;
+            if differences.is_empty() { Ok(()) } else { Err(differences) }
+        });
+        equal.await.unwrap_or_else(|differences| panic!("{}", summary(&differences)));
+    }
+
+    /// Redis equals the database now.
+    pub async fn assert_equal(&self) {
+        let differences = self.differences().await;
+        assert!(differences.is_empty(), "{}", summary(&differences));
+    }
+
+    /// `transaction_id` of every completed row.
+    pub async fn completed(&self) -> Vec<String> {
+        let query = "SELECT transaction_id FROM user_transactions WHERE status = 'completed'";
+        self.postgres.rows(query).await.into_iter().flatten().flatten().collect()
+    }
+}
+
+/// One movement of money.
+#[derive(Debug, Clone, Copy)]
+pub struct Movement<'a> {
+    pub kind: &'a str,
+    /// Negative for debits.
+    pub amount: &'a str,
+    pub admin: Option<u32>,
+    pub reference: Option<&'a str>,
+}
+
+impl Movement<'_> {
+    /// The platform's two statements, and the row's `transaction_id`.
+    pub fn statements(&self, id: u32) -> (String, String) {
+        use std::sync::atomic::{AtomicU64, Ordering};
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let transaction_id = format!("TXN{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let (kind, amount) = (self.kind, self.amount);
+        let admin = self.admin.map_or("NULL".to_owned(), |admin| admin.to_string());
+        let reference = self.reference.map_or("NULL".to_owned(), |reference| format!("'{reference}'"));
+        let statements = format!(
+            "UPDATE users SET wallet_balance = wallet_balance + ({amount}), updated_at = now() WHERE id = {id}; \
+             INSERT INTO user_transactions (transaction_id, user_id, user_type, type, amount, balance_before, \
+             balance_after, status, admin_id, reference_id, user_email, method_type, metadata) \
+             SELECT '{transaction_id}', id, user_type, '{kind}', {amount}, wallet_balance - ({amount}), \
+             wallet_balance, 'completed', {admin}, {reference}, email, 'bank', '{{\"ip\":\"10.0.0.1\"}}' \
+             FROM users WHERE id = {id};"
+        );
+        (statements, transaction_id)
+    }
+}
+
+/// An SQL string literal.
+pub fn quote(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}

@@ -1,0 +1,195 @@
+//! `lockstep init` and `lockstep drop` against a real server.
+
+use crate::harness::{Postgres, PostgresOptions};
+use crate::program::{Program, TABLES};
+
+async fn server() -> Postgres {
+    let postgres = Postgres::start(PostgresOptions::default().set("max_slot_wal_keep_size", "1GB")).await;
+    postgres.sql(TABLES).await;
+    postgres
+}
+
+/// Everything that init may create.
+async fn traces(postgres: &Postgres) -> Vec<String> {
+    let sql = "
+        SELECT 'slot ' || slot_name FROM pg_replication_slots
+        UNION ALL SELECT 'publication ' || pubname FROM pg_publication
+        UNION ALL SELECT 'index ' || relname FROM pg_class WHERE relname LIKE 'lockstep%'
+        UNION ALL SELECT 'identity ' || relname FROM pg_class
+            WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relreplident <> 'd'
+        UNION ALL SELECT 'role ' || rolname FROM pg_roles WHERE rolname LIKE 'follower%'
+        ORDER BY 1";
+    postgres.rows(sql).await.into_iter().flatten().flatten().collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn init_creates_all_and_a_second_time_nothing() {
+    let postgres = server().await;
+    let program = Program::new(&postgres, "");
+    let first = program.run(&["init"]).await;
+    assert_eq!(first.code, 0, "{first:#?}");
+    assert!(first.line("replica identity of public.users").ends_with("created"));
+    assert!(first.line("replica identity of public.user_transactions").ends_with("already there"));
+    assert!(first.line("publication lockstep").ends_with("created"));
+    assert!(first.line("slot lockstep").ends_with("created"));
+    let made = traces(&postgres).await;
+    assert_eq!(
+        made,
+        ["identity users", "index lockstep_identity_users", "publication lockstep", "slot lockstep"]
+    );
+    let second = program.run(&["init"]).await;
+    assert_eq!(second.code, 0, "{second:#?}");
+    assert!(second.out.lines().all(|line| line.ends_with("already there")), "{second:#?}");
+    assert_eq!(traces(&postgres).await, made);
+    postgres
+        .sql("INSERT INTO users VALUES (1, 'live'); UPDATE users SET email = 'x'; DELETE FROM users")
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_publication_leaves_secrets_out() {
+    let postgres = server().await;
+    assert_eq!(Program::new(&postgres, "").run(&["init"]).await.code, 0);
+    let sql =
+        "SELECT tablename || ': ' || array_to_string(attnames, ' ') FROM pg_publication_tables ORDER BY 1";
+    let published: Vec<String> = postgres.rows(sql).await.into_iter().flatten().flatten().collect();
+    assert_eq!(
+        published,
+        [
+            "user_transactions: id transaction_id user_id user_type type amount status admin_id",
+            "users: id user_type email wallet_balance group",
+        ]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_prints_the_sql_and_changes_nothing() {
+    let postgres = server().await;
+    let printed = Program::new(&postgres, "").run(&["init", "--dry-run", "--role", "follower"]).await;
+    assert_eq!(printed.code, 0, "{printed:#?}");
+    for sql in [
+        "CREATE UNIQUE INDEX CONCURRENTLY",
+        "CREATE PUBLICATION \"lockstep\"",
+        "CREATE ROLE \"follower\"",
+        "pg_create_logical_replication_slot('lockstep', 'pgoutput')",
+        "PASSWORD '***'",
+    ] {
+        printed.line(sql);
+    }
+    assert!(!printed.out.contains("hunter2") && !printed.out.contains("SCRAM"), "{printed:#?}");
+    assert_eq!(traces(&postgres).await, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invalid_leftover_index_is_built_again() {
+    let postgres = server().await;
+    // A duplicate key makes the concurrent build fail and leave its index behind.
+    postgres
+        .sql(
+            "ALTER TABLE users DROP CONSTRAINT users_pkey; INSERT INTO users VALUES (1, 'live'), (1, 'live')",
+        )
+        .await;
+    let client = postgres.client().await;
+    let build = "CREATE UNIQUE INDEX CONCURRENTLY lockstep_identity_users ON users (id, user_type)";
+    assert!(client.batch_execute(build).await.is_err());
+    postgres.sql("DELETE FROM users; ALTER TABLE users ALTER id SET NOT NULL").await;
+    let ended = Program::new(&postgres, "").run(&["init"]).await;
+    assert_eq!(ended.code, 0, "{ended:#?}");
+    let sql = "SELECT indisvalid AND indisreplident FROM pg_index WHERE indexrelid = 'lockstep_identity_users'::regclass";
+    assert_eq!(postgres.value(sql).await.as_deref(), Some("t"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_constant_user_type_needs_no_index() {
+    let postgres = server().await;
+    let tables = "[[tables]]\nname = \"users\"\nkind = \"users\"\nuser_type = \"live\"";
+    assert_eq!(Program::new(&postgres, tables).run(&["init"]).await.code, 0);
+    assert_eq!(traces(&postgres).await, ["publication lockstep", "slot lockstep"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nullable_user_type_is_reported_and_left_alone() {
+    let postgres = server().await;
+    postgres.sql("ALTER TABLE users ALTER user_type DROP NOT NULL").await;
+    let ended = Program::new(&postgres, "").run(&["init"]).await;
+    assert_eq!(ended.code, 1, "{ended:#?}");
+    assert_eq!(ended.err.lines().count(), 1, "{ended:#?}");
+    assert!(ended.err.starts_with("lockstep: column public.users.user_type allows NULL"), "{ended:#?}");
+    assert!(ended.err.contains("SET NOT NULL"), "{ended:#?}");
+    assert_eq!(traces(&postgres).await, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_existing_publication_is_brought_to_the_configured_columns() {
+    let postgres = server().await;
+    postgres.sql("CREATE TABLE other (id int PRIMARY KEY); CREATE PUBLICATION lockstep FOR TABLE users, other WITH (publish = 'insert')").await;
+    let program = Program::new(&postgres, "");
+    let ended = program.run(&["init"]).await;
+    assert_eq!(ended.code, 0, "{ended:#?}");
+    assert!(ended.line("publication lockstep").ends_with("changed"));
+    let check = program.run(&["check"]).await;
+    assert!(check.line("publication lockstep").starts_with('✓'), "{check:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_role_may_stream_and_read_what_is_followed_and_nothing_else() {
+    let postgres = server().await;
+    let ended = Program::new(&postgres, "").run(&["init", "--role", "follower"]).await;
+    assert_eq!(ended.code, 0, "{ended:#?}");
+    assert!(!postgres.log().contains("hunter2"));
+    let client = postgres.client_of("follower", "postgres").await;
+    client.batch_execute("SELECT id, wallet_balance FROM users").await.unwrap();
+    assert!(client.batch_execute("SELECT password_hash FROM users").await.is_err());
+    assert!(client.batch_execute("UPDATE users SET email = ''").await.is_err());
+    let check = Program::with_url(&postgres.url_for("follower", "postgres"), "").run(&["check"]).await;
+    assert!(!check.out.contains('✗') || check.out.contains("✗ redis"), "{check:#?}");
+    let again = Program::new(&postgres, "").run(&["init", "--role", "follower"]).await;
+    assert!(again.out.lines().all(|line| line.ends_with("already there")), "{again:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn init_names_the_transaction_that_the_slot_waits_for() {
+    let postgres = server().await;
+    let idle = postgres.client().await;
+    let pid: i32 = idle.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+    idle.batch_execute("BEGIN; CREATE TABLE elsewhere ()").await.unwrap();
+    let tables = "[[tables]]\nname = \"users\"\nkind = \"users\"\nuser_type = \"live\"";
+    let program = Program::new(&postgres, tables);
+    let call = program.run(&["init"]);
+    let release = async {
+        postgres.eventually_value("SELECT count(*) > 0 FROM pg_stat_activity WHERE query LIKE '%pg_blocking_pids(%' AND pid <> pg_backend_pid()", "t").await;
+        idle.batch_execute("COMMIT").await.unwrap();
+    };
+    let (ended, ()) = tokio::join!(call, release);
+    assert_eq!(ended.code, 0, "{ended:#?}");
+    assert!(ended.line("waits for").contains(&format!("pid {pid}")), "{ended:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drop_removes_what_init_added_and_nothing_else() {
+    let postgres = server().await;
+    postgres.sql("CREATE INDEX lockstep_unrelated ON users (email); CREATE PUBLICATION other FOR TABLE users (id, user_type)").await;
+    let before = traces(&postgres).await;
+    let program = Program::new(&postgres, "");
+    assert_eq!(program.run(&["init"]).await.code, 0);
+    let unasked = program.run(&["drop"]).await;
+    assert_eq!((unasked.code, unasked.err.contains("--yes")), (1, true), "{unasked:#?}");
+    let ended = program.run(&["drop", "--yes"]).await;
+    assert_eq!(ended.code, 0, "{ended:#?}");
+    assert_eq!(traces(&postgres).await, before);
+    let again = program.run(&["drop", "--yes"]).await;
+    assert_eq!((again.code, again.out.trim()), (0, "nothing of Lockstep is left in the database"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_names_are_quoted() {
+    let postgres = server().await;
+    postgres.sql("CREATE SCHEMA \"a.b\"; CREATE TABLE \"a.b\".\"us\"\"ers; x\" (\"Id\" uuid PRIMARY KEY, wallet_balance numeric)").await;
+    let tables = "publication = 'pub\"; DROP TABLE users; --'\n[[tables]]\nname = '\"a.b\".\"us\"\"ers; x\"'\n\
+                  kind = \"users\"\nuser_type = \"live\"\nid_column = \"Id\"";
+    let program = Program::new(&postgres, tables);
+    let ended = program.run(&["init", "--role", "follower\"'{table}"]).await;
+    assert_eq!(ended.code, 0, "{ended:#?}");
+    assert_eq!(program.run(&["drop", "--yes"]).await.code, 0);
+    assert_eq!(postgres.value("SELECT count(*) FROM users").await.as_deref(), Some("0"));
+}

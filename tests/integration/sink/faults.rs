@@ -1,0 +1,216 @@
+//! What Redis may answer instead of doing it.
+
+use super::*;
+use crate::harness::{Redis, RedisOptions, eventually};
+
+const EVENTS: [&str; 1] = ["user_updates"];
+
+fn options(config: &[&str]) -> RedisOptions {
+    let config = config.iter().map(|line| (*line).to_owned()).collect();
+    RedisOptions { config, ..RedisOptions::default() }
+}
+
+#[tokio::test]
+async fn a_forgotten_script_is_loaded_again() {
+    let redis = Redis::start(RedisOptions::default()).await;
+    let mut sink = connect(&[redis.url()]).await;
+    sink.apply(&stream(vec![change("7", 1, "1")])).await.unwrap();
+    redis.call(&["SCRIPT", "FLUSH"]).await;
+    assert_eq!(sink.apply(&stream(vec![change("7", 2, "2")])).await.unwrap(), [APPLIED]);
+    assert_eq!(redis.get("user_balance:live:7").await.as_deref(), Some("2"));
+}
+
+#[tokio::test]
+async fn out_of_memory_deletes_the_stale_keys_and_ends_with_the_new_value() {
+    let redis = Redis::start(RedisOptions::default()).await;
+    let mut sink = connect(&[redis.url()]).await;
+    let mut state = sink.state();
+    sink.apply(&stream(vec![change("7", 1, "1")])).await.unwrap();
+    redis.call(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    let mut subscriber = subscribe(redis.client().await, &EVENTS).await;
+    let flight = stream(vec![change("7", 2, "2"), change("7", 3, "3")]);
+    let applied = tokio::spawn(async move { sink.apply(&flight).await });
+    assert!(eventually_retrying(&mut state).await.contains("out of memory"));
+    eventually("the stale keys are gone", async || {
+        let stale = redis.exists("user_balance:live:7").await || redis.exists("user:{live:7}:config").await;
+        (!stale).then_some(())
+    })
+    .await;
+    redis.call(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    assert_eq!(applied.await.unwrap().unwrap(), [APPLIED, APPLIED]);
+    assert_eq!(redis.get("user_balance:live:7").await.as_deref(), Some("3"));
+    let received = messages(&mut subscriber, 2).await;
+    assert!(received[0].contains("\"at\":2,") && received[1].contains("\"at\":3,"), "{received:?}");
+}
+
+#[tokio::test]
+async fn a_replica_is_retried_until_it_is_master_again() {
+    let master = Redis::start(RedisOptions::default()).await;
+    let redis = Redis::start(RedisOptions::default()).await;
+    let mut sink = connect(&[redis.url()]).await;
+    let mut state = sink.state();
+    redis.call(&["REPLICAOF", "127.0.0.1", &master.port().to_string()]).await;
+    let applied = tokio::spawn(async move { sink.apply(&stream(vec![change("7", 1, "1")])).await });
+    let fault = eventually_retrying(&mut state).await;
+    assert!(
+        fault.contains("replica") || fault.contains("masterdown") || fault.contains("loading"),
+        "{fault}"
+    );
+    redis.call(&["REPLICAOF", "NO", "ONE"]).await;
+    assert_eq!(applied.await.unwrap().unwrap(), [APPLIED]);
+    assert!(matches!(*state.borrow(), SinkState::Connected { .. }));
+}
+
+#[tokio::test]
+async fn a_server_that_is_loading_is_waited_for() {
+    let redis = Redis::start(RedisOptions {
+        append_only: true,
+        ..options(&["key-load-delay 2000", "loading-process-events-interval-bytes 1024"])
+    })
+    .await;
+    let mut sink = connect(&[redis.url()]).await;
+    let mut state = sink.state();
+    sink.apply(&stream(vec![change("7", 1, "1")])).await.unwrap();
+    redis.call(&["DEBUG", "POPULATE", "2000"]).await;
+    redis.call(&["BGREWRITEAOF"]).await;
+    let says = async |line: &'static str| {
+        eventually(line, async || redis.call(&["INFO"]).await.text()?.contains(line).then_some(())).await;
+    };
+    says("aof_rewrite_in_progress:0").await;
+    let mut loader = redis.client().await;
+    let loaded = tokio::spawn(async move { loader.call(&["DEBUG", "LOADAOF"]).await });
+    says("\nloading:1").await;
+    let applied = tokio::spawn(async move { sink.apply(&stream(vec![change("7", 2, "2")])).await });
+    assert!(eventually_retrying(&mut state).await.contains("loading"));
+    loaded.await.unwrap().unwrap();
+    assert_eq!(applied.await.unwrap().unwrap(), [APPLIED]);
+    assert_eq!(redis.get("user_balance:live:7").await.as_deref(), Some("2"));
+}
+
+#[tokio::test]
+async fn a_server_killed_under_way_is_reconnected_and_nothing_is_published_twice() {
+    let redis = Redis::start(RedisOptions { append_only: true, ..options(&["appendfsync always"]) }).await;
+    let mut sink = connect(&[redis.url()]).await;
+    let mut state = sink.state();
+    sink.apply(&stream(vec![change("7", 1, "1")])).await.unwrap();
+    redis.kill9();
+    let plans = (2..=200).map(|at| change("7", at, &at.to_string())).collect();
+    let applied = tokio::spawn(async move { sink.apply(&stream(plans)).await });
+    eventually_retrying(&mut state).await;
+    redis.start_again().await;
+    let outcomes = applied.await.unwrap().unwrap();
+    assert!(outcomes.iter().all(|outcome| *outcome == APPLIED), "{outcomes:?}");
+    assert_eq!(redis.get("user_balance:live:7").await.as_deref(), Some("200"));
+}
+
+#[tokio::test]
+async fn a_server_that_came_back_empty_gets_no_checkpoint_before_it_was_compared() {
+    let redis = Redis::start(RedisOptions::default()).await;
+    let mut sink = connect(&[redis.url()]).await;
+    let at = |at: u64| Flight { checkpoint: Some(checkpoint(at)), ..stream(vec![change("7", at, "1")]) };
+    sink.apply(&at(1)).await.unwrap();
+    redis.kill9();
+    redis.start_again().await;
+    sink.apply(&at(2)).await.unwrap();
+    assert!(!sink.has_stored());
+    assert_eq!(sink.read_records().await.unwrap().nodes[0].checkpoint, None, "it forgot everything");
+    sink.apply(&at(3)).await.unwrap();
+    assert_eq!(sink.read_records().await.unwrap().nodes[0].checkpoint, Some(checkpoint(3)));
+}
+
+#[tokio::test]
+async fn connections_that_are_cut_again_and_again_lose_and_double_nothing() {
+    let redis = Redis::start(RedisOptions::default()).await;
+    let mut sink = connect(&[redis.url()]).await;
+    let mut subscriber = subscribe(redis.client().await, &EVENTS).await;
+    let mut killer = redis.client().await;
+    for flight in 0..10 {
+        let plans = (1..=200).map(|n| change("7", flight * 200 + n, &n.to_string())).collect();
+        let kills = async {
+            for _ in 0..3 {
+                killer.call(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await.unwrap();
+            }
+        };
+        let flight = stream(plans);
+        let (applied, ()) = tokio::join!(sink.apply(&flight), kills);
+        applied.unwrap();
+    }
+    for (index, message) in messages(&mut subscriber, 2000).await.iter().enumerate() {
+        assert!(message.contains(&format!("\"at\":{},", index + 1)), "{message} at {index}");
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_definite_and_names_the_cure() {
+    let redis =
+        Redis::start(RedisOptions { password: Some("right".to_owned()), ..RedisOptions::default() }).await;
+    for url in [redis.url().replace("right", "hunter2"), format!("redis://127.0.0.1:{}", redis.port())] {
+        let error = try_connect(&config::Redis::parse(&[url]).unwrap()).await.err().unwrap();
+        assert!(!error.is_transient(), "{error}");
+        let text = error.to_string();
+        assert!(text.contains("redis.url") && !text.contains("hunter2"), "{text}");
+    }
+    let mut sink = connect(&[redis.url()]).await;
+    assert_eq!(sink.apply(&stream(vec![change("7", 1, "1")])).await.unwrap(), [APPLIED]);
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_is_transient_and_says_where() {
+    let port = crate::harness::process::free_port();
+    let redis = config::Redis::parse(&[format!("redis://127.0.0.1:{port}")]).unwrap();
+    let error = try_connect(&redis).await.err().unwrap();
+    assert!(error.is_transient());
+    assert_eq!(error.to_string(), format!("redis 127.0.0.1:{port}: connection refused"));
+}
+
+#[tokio::test]
+async fn the_documented_permissions_are_enough_and_a_missing_one_is_named() {
+    let acl = "lockstep on >pw resetchannels &user_updates &balance_updates resetkeys ~lockstep:* ~user:* \
+               ~user_balance:* ~user_stats:* ~financial_summary:* -@all +hello +auth +ping +info +select \
+               +client|tracking +cluster|slots +cluster|info +script|load +evalsha +get +set +del +unlink +exists \
+               +hset +hdel +hgetall +pttl +publish +scan +asking";
+    let redis = Redis::start(RedisOptions { acl: vec![acl.to_owned()], ..RedisOptions::default() }).await;
+    let mut sink = connect(&[format!("redis://lockstep:pw@127.0.0.1:{}", redis.port())]).await;
+    let mut state = sink.state();
+    let flight = Flight { checkpoint: Some(checkpoint(9)), ..stream(vec![change("7", 1, "1")]) };
+    assert_eq!(sink.apply(&flight).await.unwrap(), [APPLIED]);
+    redis.call(&["ACL", "SETUSER", "lockstep", "-publish"]).await;
+    let mut subscriber = subscribe(redis.client().await, &EVENTS).await;
+    let applied = tokio::spawn(async move { sink.apply(&stream(vec![change("7", 2, "2")])).await });
+    assert!(eventually_retrying(&mut state).await.contains("NOPERM"));
+    redis.call(&["ACL", "SETUSER", "lockstep", "+publish"]).await;
+    assert_eq!(applied.await.unwrap().unwrap(), [APPLIED], "not skipped: it had not been published");
+    assert!(messages(&mut subscriber, 1).await[0].contains("\"at\":2,"));
+}
+
+#[tokio::test]
+async fn tls_is_checked_against_the_root_certificate() {
+    let redis = Redis::start(RedisOptions { tls: true, ..RedisOptions::default() }).await;
+    let mut settings = config::Redis::parse(&[redis.url()]).unwrap();
+    settings.root_cert = Some(redis.certificates().authority.clone());
+    let mut sink = try_connect(&settings).await.unwrap();
+    assert_eq!(sink.apply(&stream(vec![change("7", 1, "1")])).await.unwrap(), [APPLIED]);
+    let stranger = Redis::start(RedisOptions { tls: true, ..RedisOptions::default() }).await;
+    settings.root_cert = Some(stranger.certificates().authority.clone());
+    let error = try_connect(&settings).await.err().unwrap();
+    assert!(error.to_string().contains("certificate"), "{error}");
+}
+
+#[tokio::test]
+async fn records_are_read_back() {
+    use lockstep::sink::LoadMark;
+    let redis = Redis::start(RedisOptions::default()).await;
+    let mut sink = connect(&[redis.url()]).await;
+    let records = sink.read_records().await.unwrap();
+    assert_eq!((records.nodes[0].checkpoint.clone(), records.loaded, records.epoch), (None, None, None));
+    sink.apply(&Flight { checkpoint: Some(checkpoint(0x77)), ..stream(vec![]) }).await.unwrap();
+    sink.write_mark(LoadMark::Progress, Some("{\"after\":7}")).await.unwrap();
+    sink.write_mark(LoadMark::Loaded, Some("{}")).await.unwrap();
+    let records = connect(&[redis.url()]).await.read_records().await.unwrap();
+    assert_eq!(records.nodes[0].checkpoint, Some(checkpoint(0x77)));
+    assert!(!records.nodes[0].inherited);
+    assert_eq!(records.load.as_deref(), Some("{\"after\":7}"));
+    assert_eq!(records.loaded.as_deref(), Some("{}"));
+    sink.remove_records().await.unwrap();
+    assert_eq!(sink.read_records().await.unwrap().nodes[0].checkpoint, None);
+}
