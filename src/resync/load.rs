@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::metrics::count_gauge;
 use crate::pipeline::ChunkEnd;
 use crate::sink::LoadMark;
-use crate::wire;
+use crate::wire::{self, Lease};
 
 /// First delay before a range is read again.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -128,21 +128,23 @@ impl Worker {
     }
 
     async fn load_ranges(&mut self, unfinished: &mut Option<Range>) -> Result<()> {
-        let client = wire::sql::connect(&self.reader.config.postgres).await?;
+        let config = Arc::clone(&self.reader.config);
+        let mut lease = Lease::new(&config.postgres);
         loop {
             if unfinished.is_none() {
-                *unfinished = self.next_range(&client).await?;
+                *unfinished = self.next_range(lease.client().await?).await?;
             }
             let Some(range) = unfinished.as_ref() else { return Ok(()) };
             let which = Which::Range { after: range.after.clone(), up_to: range.up_to.clone() };
-            let rows = read::read(&client, &self.table, &which).await?;
+            let rows = read::read(lease.client().await?, &self.table, &which).await?;
             let users = rows.rows.len() as u64;
-            if self.reader.hand_in(&self.table, rows, Kind::Loaded).await? == ChunkEnd::ReadAgain {
+            let handed_in = self.reader.hand_in(&self.table, rows, Kind::Loaded);
+            if lease.while_waiting(handed_in).await? == ChunkEnd::ReadAgain {
                 continue;
             }
             self.backoff.reset();
             if let Some(range) = unfinished.take() {
-                self.finish(range, users).await?;
+                lease.while_waiting(self.finish(range, users)).await?;
             }
         }
     }

@@ -14,7 +14,7 @@ use crate::balance::{Kind, Reread, User};
 use crate::config::UserType;
 use crate::error::Result;
 use crate::pipeline::ChunkEnd;
-use crate::wire;
+use crate::wire::Lease;
 
 /// Users read in one transaction.
 const BATCH_USERS: usize = 200;
@@ -47,20 +47,23 @@ pub async fn repair(mut reader: Reader, mut users: mpsc::Receiver<User>) -> Resu
 }
 
 async fn read_again(reader: &mut Reader, users: &HashSet<User>) -> Result<()> {
-    let client = wire::sql::connect(&reader.config.postgres).await?;
     let config = Arc::clone(&reader.config);
+    let mut lease = Lease::new(&config.postgres);
     for spec in &config.tables {
         let of_table = users.iter().filter(|user| match &spec.user_type {
             UserType::Constant(user_type) => *user.user_type == **user_type,
             UserType::Column(_) => true,
         });
         let ids: Vec<String> = of_table.map(|user| user.id.to_string()).collect();
-        let described = if ids.is_empty() { None } else { table::describe(&client, spec).await? };
-        let Some(table) = described else { continue };
+        if ids.is_empty() {
+            continue;
+        }
+        let Some(table) = table::describe(lease.client().await?, spec).await? else { continue };
         let which = Which::Ids(ids);
         loop {
-            let rows = read::read(&client, &table, &which).await?;
-            if reader.hand_in(&table, rows, Kind::Reread(Reread::Repair)).await? == ChunkEnd::Written {
+            let rows = read::read(lease.client().await?, &table, &which).await?;
+            let handed_in = reader.hand_in(&table, rows, Kind::Reread(Reread::Repair));
+            if lease.while_waiting(handed_in).await? == ChunkEnd::Written {
                 break;
             }
         }

@@ -2,11 +2,12 @@
 //!
 //! Everything goes through one connect path (`socket`, `tls`) and one table of errors (`sqlstate`).
 //! A [`Walsender`] becomes a [`Stream`]; a [`Tripwire`] tells of a shutdown that the stream would hold up;
-//! [`sql`] is for ordinary statements.
+//! [`sql`] is for ordinary statements, a [`Lease`] for many of them.
 
 mod auth;
 mod binding;
 mod framing;
+mod lease;
 mod link;
 mod session;
 mod socket;
@@ -17,6 +18,7 @@ mod tls;
 mod tripwire;
 mod walsender;
 
+pub use lease::Lease;
 pub use stream::{Frame, Stream};
 pub use tripwire::Tripwire;
 pub use walsender::{CreatedSlot, SystemIdentity, Walsender};
