@@ -79,6 +79,7 @@ pub async fn run(config: Config, key_map: KeyMap, options: RunOptions) -> Result
         key_map: Arc::clone(&key_map),
         errands,
         metrics: metrics.load.clone(),
+        health: Arc::clone(&health),
     };
     supervised(faults.clone(), resync::repair::repair(reader.clone(), repair_inbox));
 

@@ -16,6 +16,8 @@ pub struct Facts {
     pub stream: StreamState,
     /// Whether Redis holds every user of this slot.
     pub loaded: bool,
+    /// Why users cannot be read from the database at the moment.
+    pub read_fault: Option<String>,
     /// Why Redis cannot be written at the moment.
     pub redis_fault: Option<String>,
     /// Age of the oldest commit that Redis does not hold; zero when there is none.
@@ -67,6 +69,7 @@ impl Facts {
         if !self.loaded {
             reasons.push("users are still being loaded".to_owned());
         }
+        reasons.extend(self.read_fault.as_ref().map(|fault| format!("users cannot be read: {fault}")));
         reasons.extend(self.redis_fault.clone());
         if self.lag > bound {
             reasons.push(format!("redis is {:.1} s behind the database", self.lag.as_secs_f64()));

@@ -55,7 +55,10 @@ async fn describe_from(reader: &Reader, first: usize) -> Result<Vec<(usize, Tabl
     let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LIMIT, 0);
     loop {
         match try_describe_from(reader, first).await {
-            Err(error) if error.is_transient() => tokio::time::sleep(backoff.next_delay()).await,
+            Err(fault) if fault.is_transient() => {
+                reader.note_fault(&fault, backoff.attempts());
+                tokio::time::sleep(backoff.next_delay()).await;
+            }
             described => return described,
         }
     }
@@ -65,7 +68,9 @@ async fn try_describe_from(reader: &Reader, first: usize) -> Result<Vec<(usize, 
     let client = wire::sql::connect(&reader.config.postgres).await?;
     let mut tables = Vec::new();
     for (index, spec) in reader.config.tables.iter().enumerate().skip(first) {
-        tables.extend(table::describe(&client, spec).await?.map(|table| (index, table)));
+        if spec.is_users() {
+            tables.push((index, table::describe(&client, spec).await?));
+        }
     }
     Ok(tables)
 }
@@ -111,15 +116,14 @@ struct Worker {
 }
 
 impl Worker {
-    /// Loads ranges until none is left; a lost connection is made again, a range is read again.
+    /// Loads ranges until none is left. After a fault the connection is made, the table described and the
+    /// range read again: it may be DDL that passes, a column that is no more, or a server that restarts.
     async fn run(mut self) -> Result<()> {
         let mut unfinished = None;
         loop {
             match self.load_ranges(&mut unfinished).await {
-                Err(error) if error.is_transient() => {
-                    if self.backoff.attempts() == 0 {
-                        tracing::warn!(%error, "the load reads a range again");
-                    }
+                Err(fault) if fault.is_transient() => {
+                    self.reader.note_fault(&fault, self.backoff.attempts());
                     tokio::time::sleep(self.backoff.next_delay()).await;
                 }
                 ended => return ended,
@@ -130,6 +134,9 @@ impl Worker {
     async fn load_ranges(&mut self, unfinished: &mut Option<Range>) -> Result<()> {
         let config = Arc::clone(&self.reader.config);
         let mut lease = Lease::new(&config.postgres);
+        if self.backoff.attempts() > 0 {
+            self.table = Arc::new(table::describe(lease.client().await?, &self.table.spec).await?);
+        }
         loop {
             if unfinished.is_none() {
                 *unfinished = self.next_range(lease.client().await?).await?;
@@ -143,6 +150,7 @@ impl Worker {
                 continue;
             }
             self.backoff.reset();
+            self.reader.note_read();
             if let Some(range) = unfinished.take() {
                 lease.while_waiting(self.finish(range, users)).await?;
             }

@@ -16,8 +16,10 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use crate::balance::{Kind, Mapping};
+use crate::catalog::query_error;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::health::Health;
 use crate::keyplan::KeyMap;
 use crate::metrics::LoadMetrics;
 use crate::pgoutput::PgTime;
@@ -40,6 +42,8 @@ pub struct Reader {
     pub errands: ErrandSender,
     /// Counters.
     pub metrics: LoadMetrics,
+    /// Facts behind readiness.
+    pub health: Arc<Health>,
 }
 
 impl Reader {
@@ -59,6 +63,19 @@ impl Reader {
         self.errand(|done| Errand::Chunk(Chunk { plans, snapshot, read_before, done })).await
     }
 
+    /// Tells that users cannot be read at the moment; logged when it is new.
+    fn note_fault(&self, fault: &Error, attempts: u32) {
+        if attempts == 0 {
+            tracing::warn!(%fault, "users cannot be read; trying again");
+        }
+        self.health.tell(|facts| facts.read_fault = Some(fault.to_string()));
+    }
+
+    /// Tells that users can be read.
+    fn note_read(&self) {
+        self.health.tell(|facts| facts.read_fault = None);
+    }
+
     /// Has Redis keep a mark of the load, or forget it.
     async fn keep(&self, mark: LoadMark, value: Option<String>) -> Result<()> {
         self.errand(|done| Errand::Mark(Mark { mark, value, done })).await
@@ -74,4 +91,10 @@ impl Reader {
         sent.map_err(|_| Error::definite("the pipeline stopped", ""))?;
         end.await.map_err(|_| Error::transient("the load begins again", ""))
     }
+}
+
+/// What a failed statement about a followed table means: it may pass, whatever it is, since the table is
+/// described again before the next attempt. DDL beside a read ends it by 42703, 42P01 or 42501.
+fn passing(doing: &str, error: &tokio_postgres::Error) -> Error {
+    Error::Transient(query_error(doing, error).fault().clone())
 }

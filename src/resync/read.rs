@@ -3,8 +3,8 @@
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 
+use super::passing;
 use super::table::Table;
-use crate::catalog::query_error;
 use crate::error::{Error, Result};
 use crate::lsn::{Lsn, Snapshot};
 use crate::pgoutput::{Datum, Tuple};
@@ -47,7 +47,7 @@ pub async fn read(client: &Client, table: &Table, which: &Which) -> Result<Rows>
         condition(table, which)
     );
     let messages =
-        client.simple_query(&statements).await.map_err(|error| query_error("reading users", &error))?;
+        client.simple_query(&statements).await.map_err(|error| passing("reading users", &error))?;
     let mut answers = answers(&messages);
     let snapshot = only_value(&mut answers, "a snapshot")?.parse::<Snapshot>().map_err(unexpected)?;
     let rows = answers.next().unwrap_or_default();
@@ -65,8 +65,7 @@ pub async fn hop(client: &Client, table: &Table, after: Option<&str>, rows: usiz
         table.qualified,
         rows.saturating_sub(1)
     );
-    let messages =
-        client.simple_query(&statement).await.map_err(|error| query_error("reading users", &error))?;
+    let messages = client.simple_query(&statement).await.map_err(|error| passing("reading users", &error))?;
     let row = answers(&messages).next().and_then(|rows| rows.first().copied());
     Ok(row.and_then(|row| row.get(0)).map(str::to_owned))
 }

@@ -31,16 +31,15 @@ pub async fn repair(mut reader: Reader, mut users: mpsc::Receiver<User>) -> Resu
     while users.recv_many(&mut batch, BATCH_USERS).await > 0 {
         running.set(1);
         let distinct: HashSet<User> = batch.drain(..).collect();
-        while let Err(error) = read_again(&mut reader, &distinct).await {
-            if !error.is_transient() {
-                return Err(error);
+        while let Err(fault) = read_again(&mut reader, &distinct).await {
+            if !fault.is_transient() {
+                return Err(fault);
             }
-            if backoff.attempts() == 0 {
-                tracing::warn!(%error, "users are read again later");
-            }
+            reader.note_fault(&fault, backoff.attempts());
             tokio::time::sleep(backoff.next_delay()).await;
         }
         backoff.reset();
+        reader.note_read();
         running.set(0);
     }
     Ok(())
@@ -55,10 +54,10 @@ async fn read_again(reader: &mut Reader, users: &HashSet<User>) -> Result<()> {
             UserType::Column(_) => true,
         });
         let ids: Vec<String> = of_table.map(|user| user.id.to_string()).collect();
-        if ids.is_empty() {
+        if ids.is_empty() || !spec.is_users() {
             continue;
         }
-        let Some(table) = table::describe(lease.client().await?, spec).await? else { continue };
+        let table = table::describe(lease.client().await?, spec).await?;
         let which = Which::Ids(ids);
         loop {
             let rows = read::read(lease.client().await?, &table, &which).await?;

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use postgres_protocol::escape::escape_identifier;
 use tokio_postgres::Client;
 
-use crate::catalog::query_error;
+use super::passing;
 use crate::config::{TableKind, TableSpec};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::pgoutput::{Column, Relation, ReplicaIdentity};
 
 /// A table of users with the columns that are followed.
 #[derive(Debug, Clone)]
 pub struct Table {
+    /// How it is followed.
+    pub spec: TableSpec,
     /// Quoted schema and name.
     pub qualified: String,
     /// Quoted columns, in the order of `relation`.
@@ -25,12 +27,22 @@ pub struct Table {
     pub expected_rows: u64,
 }
 
-/// Looks the table up; `None` for a table of transactions.
-pub async fn describe(client: &Client, spec: &TableSpec) -> Result<Option<Table>> {
-    let TableKind::Users { id_column, .. } = &spec.kind else { return Ok(None) };
+/// Looks a table of users up.
+///
+/// # Errors
+/// Transient where it is not there as it has to be: somebody may be changing it.
+pub async fn describe(client: &Client, spec: &TableSpec) -> Result<Table> {
+    let TableKind::Users { id_column, .. } = &spec.kind else {
+        return Err(Error::definite(format!("{spec} is no table of users"), "report this as a bug"));
+    };
     let qualified = format!("{}.{}", escape_identifier(&spec.schema), escape_identifier(&spec.name));
-    let failed = |error| query_error(&format!("reading the table {spec}"), &error);
+    let failed = |error| passing(&format!("reading the table {spec}"), &error);
     let statement = client.prepare(&format!("SELECT * FROM {qualified}")).await.map_err(failed)?;
+    let missing = |column: &&str| !statement.columns().iter().any(|known| known.name() == *column);
+    if let Some(column) = spec.required_columns().into_iter().find(missing) {
+        let fact = format!("table {spec} has no column {column:?}");
+        return Err(Error::transient(fact, "put it back, or correct [[tables]]"));
+    }
     let followed = spec.followed(statement.columns().iter().map(|column| column.name()));
     let columns = statement.columns().iter().filter(|column| followed.contains(&column.name()));
     let columns: Vec<Column> = columns
@@ -52,11 +64,12 @@ pub async fn describe(client: &Client, spec: &TableSpec) -> Result<Option<Table>
         identity: ReplicaIdentity::Default,
         columns,
     };
-    Ok(Some(Table {
+    Ok(Table {
         qualified,
         select_list: select_list.join(", "),
         id_column: id_column.clone(),
         relation: Arc::new(relation),
         expected_rows: u64::try_from(row.get::<_, i64>(1)).unwrap_or(0),
-    }))
+        spec: spec.clone(),
+    })
 }

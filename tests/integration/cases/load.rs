@@ -58,3 +58,59 @@ async fn a_load_that_was_killed_is_finished_by_the_next_run() {
     world.lockstep.run().await;
     world.eventually_equal().await;
 }
+
+/// A load of 50,000 users that has begun, and Redis paused, so that it stands still.
+async fn load_under_way() -> World {
+    let world = World::set_up(Setup::on(On::Single)).await;
+    world.sql("INSERT INTO users (id, user_type, wallet_balance) SELECT n, 'live', n FROM generate_series(1, 50000) n").await;
+    world.lockstep.init().await;
+    world.lockstep.spawn(&["run"]);
+    eventually("the load has begun", async || world.store.exists("user_balance:live:1").await.then_some(()))
+        .await;
+    world.store.single().pause();
+    world
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_that_come_and_go_during_the_load_do_not_end_it() {
+    let world = load_under_way().await;
+    let columns = "SELECT string_agg(quote_ident(name), ', ') FROM pg_publication_tables, unnest(attnames) name \
+                   WHERE tablename = 'users' AND name <> 'mam_status'";
+    let columns = world.postgres.value(columns).await.expect("columns");
+    world.sql(&format!("ALTER PUBLICATION lockstep SET TABLE users ({columns}), user_transactions")).await;
+    world.sql("ALTER TABLE users ADD COLUMN nickname text DEFAULT 'nobody'").await;
+    world.sql("ALTER TABLE users DROP COLUMN mam_status").await;
+    world.store.single().resume();
+    world.lockstep.wait_ready().await;
+    world.eventually_equal().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_away_during_the_load_is_named_until_it_is_back() {
+    let world = load_under_way().await;
+    world.sql("ALTER TABLE users RENAME TO users_of_yesterday").await;
+    world.store.single().resume();
+    eventually("the table is named", async || {
+        let (status, body) = world.lockstep.http("GET", "/readyz").await.ok()?;
+        (status == 503 && body.contains("public.users")).then_some(())
+    })
+    .await;
+    world.sql("ALTER TABLE users_of_yesterday RENAME TO users").await;
+    world.lockstep.wait_ready().await;
+    world.eventually_equal().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_balance_that_is_away_during_the_load_is_named_until_it_is_back() {
+    let world = load_under_way().await;
+    world.sql("ALTER TABLE users RENAME wallet_balance TO balance").await;
+    world.store.single().resume();
+    eventually("the column is named", async || {
+        let (status, body) = world.lockstep.http("GET", "/readyz").await.ok()?;
+        (status == 503 && body.contains("wallet_balance")).then_some(())
+    })
+    .await;
+    world.sql("ALTER TABLE users RENAME balance TO wallet_balance").await;
+    world.lockstep.wait_ready().await;
+    world.eventually_equal().await;
+}
