@@ -19,7 +19,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub struct Fault {
     /// The fact, lowercase, without a stack of prefixes: `slot "s" is invalidated`.
     pub fact: String,
-    /// The cure, imperative: `run "lockstep resync"`. Empty where waiting is the cure.
+    /// The cure, imperative: `run "lockstep init"`. Empty where waiting is the cure.
     pub cure: String,
 }
 
@@ -70,8 +70,8 @@ mod tests {
 
     #[test]
     fn a_message_is_the_fact_then_the_cure() {
-        let lost = Error::definite("slot \"s\" is invalidated", "run \"lockstep resync\"");
-        assert_eq!(lost.to_string(), "slot \"s\" is invalidated: run \"lockstep resync\"");
+        let lost = Error::definite("slot \"s\" is invalidated", "run \"lockstep drop\"");
+        assert_eq!(lost.to_string(), "slot \"s\" is invalidated: run \"lockstep drop\"");
         let away = Error::transient("redis 127.0.0.1:6379 refused the connection", "");
         assert_eq!(away.to_string(), "redis 127.0.0.1:6379 refused the connection");
         assert!(away.is_transient() && !lost.is_transient());

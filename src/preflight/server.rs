@@ -23,7 +23,7 @@ pub(super) fn judge(catalog: &Catalog, config: &Config) -> Vec<Item> {
             Verdict::Obstacle,
             "server",
             "the server is a standby (in recovery)",
-            "connect to the primary; target_session_attrs=read-write finds it among several hosts",
+            "connect to the primary: name it in postgres.url",
         ));
     }
     items.push(match server.wal_level.as_str() {

@@ -56,7 +56,7 @@ impl From<AssemblyError> for Error {
     fn from(error: AssemblyError) -> Error {
         let cure = match error {
             AssemblyError::TooManyRows { .. } => {
-                "move the slot past it with pg_replication_slot_advance, then run \"lockstep resync\""
+                "move the slot past it with pg_replication_slot_advance: the next \"lockstep run\" loads all users"
             }
             _ => {
                 "restart lockstep: it begins again at its last checkpoint; if it stops here again, report it \
