@@ -18,6 +18,17 @@ pub struct Table {
     pub columns: Vec<Column>,
     /// Indexes, invalid ones too.
     pub indexes: Vec<Index>,
+    /// The partitions that hold rows; each has a replica identity of its own.
+    pub partitions: Vec<Partition>,
+}
+
+/// A partition that holds rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partition {
+    /// Its name, quoted and qualified where needed.
+    pub name: String,
+    /// Columns of its replica identity; empty for NOTHING and for FULL, which excludes a column list.
+    pub identity_columns: Vec<String>,
 }
 
 /// A column.
@@ -87,7 +98,9 @@ impl Table {
         };
         let columns = columns(client, oid).await.map_err(failed)?;
         let indexes = indexes(client, oid).await.map_err(failed)?;
-        Ok(Some(Table { oid, kind: kind.chars().next().unwrap_or(' '), identity, columns, indexes }))
+        let partitions = partitions(client, oid).await.map_err(failed)?;
+        let kind = kind.chars().next().unwrap_or(' ');
+        Ok(Some(Table { oid, kind, identity, columns, indexes, partitions }))
     }
 
     /// The column of that name.
@@ -98,6 +111,15 @@ impl Table {
     /// Names of the columns that can be replicated.
     pub fn replicated(&self) -> impl Iterator<Item = &str> {
         self.columns.iter().filter(|column| !column.generated).map(|column| column.name.as_str())
+    }
+
+    /// The first partition whose old rows WAL does not name by all of these columns.
+    pub fn unidentified(&self, wanted: &[&str]) -> Option<&Partition> {
+        let named =
+            |partition: &Partition, column: &str| partition.identity_columns.iter().any(|c| c == column);
+        self.partitions.iter().find(|partition| {
+            partition.identity_columns.is_empty() || !wanted.iter().all(|column| named(partition, column))
+        })
     }
 
     /// The columns by which WAL names an old row; empty: none, and UPDATE fails once published.
@@ -113,6 +135,21 @@ impl Table {
             Identity::Nothing => Vec::new(),
         }
     }
+}
+
+async fn partitions(client: &Client, oid: u32) -> Result<Vec<Partition>, tokio_postgres::Error> {
+    const SQL: &str = "
+        SELECT t.relid::regclass::text,
+               ARRAY(SELECT a.attname::text
+                     FROM pg_index x
+                     JOIN pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = ANY (x.indkey)
+                     WHERE x.indrelid = t.relid AND x.indisvalid
+                       AND CASE c.relreplident WHEN 'd' THEN x.indisprimary WHEN 'i' THEN x.indisreplident END)
+        FROM pg_partition_tree($1::oid::regclass) t JOIN pg_class c ON c.oid = t.relid
+        WHERE t.isleaf AND t.level > 0
+        ORDER BY 1";
+    let rows = client.query(SQL, &[&oid]).await?;
+    Ok(rows.iter().map(|row| Partition { name: row.get(0), identity_columns: row.get(1) }).collect())
 }
 
 async fn columns(client: &Client, oid: u32) -> Result<Vec<Column>, tokio_postgres::Error> {

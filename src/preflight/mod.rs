@@ -88,7 +88,7 @@ impl fmt::Display for Item {
 pub fn database(catalog: &Catalog, config: &Config) -> Vec<Item> {
     let mut items = server(catalog, config);
     for (spec, table) in config.tables.iter().zip(&catalog.tables) {
-        items.extend(tables::judge(spec, table.as_ref()));
+        items.extend(tables::judge(spec, table.as_ref(), catalog.server.has_column_lists()));
     }
     items.extend(publication::judge(catalog, config));
     items.extend(slot::judge(catalog, config));
@@ -122,6 +122,14 @@ pub fn slot(catalog: &Catalog, config: &Config) -> Vec<Item> {
 pub fn structure<'a>(spec: &TableSpec, table: Option<&'a Table>) -> Result<&'a Table> {
     refuse_obstacles(&tables::structure(spec, table))?;
     table.ok_or_else(|| Error::definite(format!("table {spec} does not exist"), ""))
+}
+
+/// Refuses to publish a table whose secrets a column list could not leave out.
+pub fn refuse_exposed(spec: &TableSpec, table: &Table) -> Result<()> {
+    match tables::exposed(spec, table) {
+        Some(item) => Err(Error::definite(item.fact, item.cure)),
+        None => Ok(()),
+    }
 }
 
 /// The first obstacle as an error.

@@ -1,7 +1,7 @@
 //! Preconditions of a followed table.
 
 use super::{Item, Verdict};
-use crate::catalog::{Column, Table};
+use crate::catalog::{Column, Identity, Table};
 use crate::config::{TableKind, TableSpec};
 
 /// Types whose text is the same everywhere and makes a key.
@@ -11,12 +11,13 @@ const BALANCE_TYPES: [&str; 4] = ["numeric", "smallint", "integer", "bigint"];
 /// Types of a user type, besides enums.
 const USER_TYPE_TYPES: [&str; 2] = ["text", "character varying"];
 
-pub(super) fn judge(spec: &TableSpec, table: Option<&Table>) -> Vec<Item> {
+pub(super) fn judge(spec: &TableSpec, table: Option<&Table>, has_column_lists: bool) -> Vec<Item> {
     let mut items = structure(spec, table);
     if let Some(table) = table {
         items.extend(ambiguous(spec, table));
         items.extend(unreadable(spec, table));
         items.extend(identity(spec, table));
+        items.extend(exposed(spec, table).filter(|_| has_column_lists));
         if items.is_empty() {
             let followed = spec.followed(table.columns.iter().map(|column| column.name.as_str()));
             let fact = format!("{} of {} columns are followed", followed.len(), table.columns.len());
@@ -126,16 +127,29 @@ fn identity(spec: &TableSpec, table: &Table) -> Option<Item> {
     let covered = table.identity_columns();
     if covered.is_empty() {
         let fact = format!("table {spec} has no usable replica identity: once published, its updates fail");
+        let cure = match table.identity {
+            Identity::Nothing => {
+                format!("run ALTER TABLE {spec} REPLICA IDENTITY DEFAULT, then \"lockstep init\"")
+            }
+            _ => "add a primary key, then run \"lockstep init\"".to_owned(),
+        };
+        return Some(Item::new(Verdict::Failure, topic, fact, cure));
+    }
+    let wanted = spec.identity_columns();
+    let missing: Vec<_> = wanted.iter().copied().filter(|c| !covered.contains(c)).collect();
+    if missing.is_empty() {
+        let partition = table.unidentified(&wanted)?;
+        let fact = format!(
+            "the replica identity of partition {} of {spec} does not cover {}: its deletes cannot be followed",
+            partition.name,
+            wanted.join(", ")
+        );
         return Some(Item::new(
             Verdict::Failure,
             topic,
             fact,
-            "add a primary key, then run \"lockstep init\"",
+            "run \"lockstep init\", which sets it or says how",
         ));
-    }
-    let missing: Vec<_> = spec.identity_columns().into_iter().filter(|c| !covered.contains(c)).collect();
-    if missing.is_empty() {
-        return None;
     }
     let nullable = |column: &&&str| table.column(column).is_some_and(|Column { not_null, .. }| !not_null);
     let fact = format!(
@@ -146,7 +160,25 @@ fn identity(spec: &TableSpec, table: &Table) -> Option<Item> {
         Some(column) => {
             format!("run ALTER TABLE {spec} ALTER COLUMN {column} SET NOT NULL, then \"lockstep init\"")
         }
-        None => "run \"lockstep init\", which builds an index for it".to_owned(),
+        None => "run \"lockstep init\", which builds an index for it, or says how".to_owned(),
     };
     Some(Item::new(Verdict::Failure, topic, fact, cure))
+}
+
+/// Columns that nobody follows and that REPLICA IDENTITY FULL publishes all the same.
+pub(super) fn exposed(spec: &TableSpec, table: &Table) -> Option<Item> {
+    let followed = spec.followed(table.replicated());
+    let exposed: Vec<&str> = table.replicated().filter(|column| !followed.contains(column)).collect();
+    (table.identity == Identity::Full && !exposed.is_empty()).then(|| {
+        Item::new(
+            Verdict::Failure,
+            format!("table {spec}"),
+            format!(
+                "{spec} has REPLICA IDENTITY FULL, which excludes a column list: columns that nobody follows, \
+                 secrets perhaps, are published: {}",
+                exposed.join(", ")
+            ),
+            format!("if nobody needs it, run ALTER TABLE {spec} REPLICA IDENTITY DEFAULT, then \"lockstep init\""),
+        )
+    })
 }

@@ -1,8 +1,8 @@
 //! Replica identity: the columns by which WAL names an old row.
 
-use super::quote::{ident, idents};
+use super::quote::{ident, idents, literal};
 use super::{Statement, Step, Todo};
-use crate::catalog::{Identity, Table};
+use crate::catalog::{Identity, Index, Table};
 use crate::config::TableSpec;
 use crate::error::{Error, Result};
 
@@ -30,11 +30,18 @@ pub(super) fn plan(spec: &TableSpec, table: &Table) -> Result<(Step, Vec<String>
     let what = format!("replica identity of {spec}");
     let present = table.identity_columns();
     let wanted = spec.identity_columns();
-    let covered = wanted.iter().all(|column| present.contains(column));
+    let covered =
+        wanted.iter().all(|column| present.contains(column)) && table.unidentified(&wanted).is_none();
     if covered && !present.is_empty() {
         return Ok((Step::nothing(what), present.into_iter().map(str::to_owned).collect()));
     }
     refuse(spec, table, &wanted)?;
+    if table.kind == 'p' {
+        return Ok((
+            partitioned(spec, table, &wanted, what)?,
+            wanted.into_iter().map(str::to_owned).collect(),
+        ));
+    }
     let name = index_name(&spec.name);
     let (quoted, target) = (ident(&name), qualified(&spec.schema, &spec.name));
     let index = qualified(&spec.schema, &name);
@@ -59,8 +66,50 @@ pub(super) fn plan(spec: &TableSpec, table: &Table) -> Result<(Step, Vec<String>
     Ok((Step { what, todo }, wanted.into_iter().map(str::to_owned).collect()))
 }
 
+/// The identity of a partitioned table and of each partition, by a unique index that is there. To build one
+/// blocks the table's writers, so that is left to an operator.
+fn partitioned(spec: &TableSpec, table: &Table, wanted: &[&str], what: String) -> Result<Step> {
+    let fits = |index: &&Index| index.valid && index.unique && index.columns == wanted;
+    let Some(index) = table.indexes.iter().find(fits) else {
+        let partition = table.unidentified(wanted).map_or("its partitions", |partition| &partition.name);
+        let columns = wanted.join(", ");
+        return Err(Error::definite(
+            format!("the replica identity of {partition} in {spec} does not cover {columns}"),
+            format!(
+                "in a quiet hour run CREATE UNIQUE INDEX ON {} ({}), which blocks its writers while it builds, \
+                 then \"lockstep init\"",
+                qualified(&spec.schema, &spec.name),
+                idents(wanted.iter().copied())
+            ),
+        ));
+    };
+    let name = literal(&qualified(&spec.schema, &index.name));
+    let sql = include_str!("../../sql/identity_partitions.sql");
+    Ok(Step { what, todo: Todo::Change(vec![Statement::brief(sql, &[("index", &name)])]) })
+}
+
 /// What an index cannot mend.
 fn refuse(spec: &TableSpec, table: &Table, wanted: &[&str]) -> Result<()> {
+    if table.identity == Identity::Nothing {
+        return Err(Error::definite(
+            format!(
+                "the replica identity of {spec} is NOTHING, so its updates would fail once it is published"
+            ),
+            format!("run ALTER TABLE {spec} REPLICA IDENTITY DEFAULT, then \"lockstep init\" again"),
+        ));
+    }
+    if let Some(partition) = table.unidentified(&[]) {
+        return Err(Error::definite(
+            format!(
+                "partition {} of {spec} has no usable replica identity, so its updates would fail once it is published",
+                partition.name
+            ),
+            format!(
+                "give it a primary key and run ALTER TABLE {} REPLICA IDENTITY DEFAULT, then \"lockstep init\" again",
+                partition.name
+            ),
+        ));
+    }
     if wanted.is_empty() {
         return Err(Error::definite(
             format!("table {spec} has no primary key, so its updates would fail once it is published"),
@@ -76,22 +125,12 @@ fn refuse(spec: &TableSpec, table: &Table, wanted: &[&str]) -> Result<()> {
             ),
         ));
     }
-    if table.kind == 'p' {
-        return Err(Error::definite(
-            format!("the partitions of {spec} have no replica identity on {}", wanted.join(", ")),
-            format!(
-                "on each partition, build a unique index on ({0}) and set it as REPLICA IDENTITY; a primary \
-                     key on {spec} that has {0} does the same",
-                wanted.join(", ")
-            ),
-        ));
-    }
-    if table.identity == Identity::Index || table.identity == Identity::Nothing {
+    if table.identity == Identity::Index && table.kind != 'p' {
         let fact = format!("the replica identity of {spec} was set to something else on purpose");
         let cure = format!(
             "if nobody needs it, run ALTER TABLE {spec} REPLICA IDENTITY DEFAULT, then \"lockstep init\""
         );
-        let ours = |index: &crate::catalog::Index| index.is_identity && index.name == index_name(&spec.name);
+        let ours = |index: &Index| index.is_identity && index.name == index_name(&spec.name);
         if !table.indexes.iter().any(ours) {
             return Err(Error::definite(fact, cure));
         }

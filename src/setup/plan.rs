@@ -26,6 +26,9 @@ pub async fn plan(
     let mut wanted = Vec::new();
     for (spec, table) in config.tables.iter().zip(&catalog.tables) {
         let table = preflight::structure(spec, table.as_ref())?;
+        if catalog.server.has_column_lists() {
+            preflight::refuse_exposed(spec, table)?;
+        }
         let (step, identity) = identity::plan(spec, table)?;
         steps.push(step);
         let lists = catalog.server.has_column_lists() && table.identity != Identity::Full;

@@ -115,7 +115,9 @@ async fn faults_of_the_tables_are_named() {
     postgres.sql("ALTER TABLE users REPLICA IDENTITY DEFAULT").await;
     assert_fault(&program, "does not cover user_type", "lockstep init").await;
     postgres.sql("ALTER TABLE users REPLICA IDENTITY NOTHING").await;
-    assert_fault(&program, "no usable replica identity", "primary key").await;
+    assert_fault(&program, "no usable replica identity", "REPLICA IDENTITY DEFAULT").await;
+    let refused = program.run(&["init"]).await;
+    assert!(refused.code == 1 && refused.err.contains("users is NOTHING"), "{refused:#?}");
     postgres.sql("ALTER TABLE user_transactions RENAME status TO state").await;
     assert_fault(&program, "table public.user_transactions has no column \"status\"", "[[tables]]").await;
     postgres.sql("DROP PUBLICATION lockstep; ALTER TABLE users ALTER wallet_balance TYPE float8").await;
@@ -171,4 +173,17 @@ async fn mistakes_and_failures_have_their_exit_codes() {
     let ended = program.run(&["status"]).await;
     assert_eq!((ended.code, ended.err.lines().count()), (1, 1), "{ended:#?}");
     assert_fault(&program, "✗ postgres", "").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identity_that_publishes_secrets_is_refused_and_named() {
+    let (postgres, program) = sound().await;
+    postgres.sql("DROP PUBLICATION lockstep; ALTER TABLE users REPLICA IDENTITY FULL").await;
+    let cure = "run ALTER TABLE public.users REPLICA IDENTITY DEFAULT";
+    assert_fault(&program, "REPLICA IDENTITY FULL, which excludes a column list", cure).await;
+    assert_fault(&program, "are published: password_hash, bank_iban", cure).await;
+    let refused = program.run(&["init"]).await;
+    assert!(refused.code == 1 && refused.err.contains(cure), "{refused:#?}");
+    postgres.sql("ALTER TABLE users DROP password_hash, DROP bank_iban").await;
+    assert_eq!(program.run(&["init"]).await.code, 0, "there is nothing that could be left out");
 }

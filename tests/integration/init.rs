@@ -193,3 +193,38 @@ async fn hostile_names_are_quoted() {
     assert_eq!(program.run(&["drop", "--yes"]).await.code, 0);
     assert_eq!(postgres.value("SELECT count(*) FROM users").await.as_deref(), Some("0"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partitioned_table_is_told_what_it_needs_and_then_set_up_partition_by_partition() {
+    let postgres = server().await;
+    postgres
+        .sql(
+            "CREATE TABLE players (id int PRIMARY KEY, user_type text NOT NULL, wallet_balance numeric) \
+             PARTITION BY HASH (id); \
+             CREATE TABLE players_0 PARTITION OF players FOR VALUES WITH (MODULUS 2, REMAINDER 0); \
+             CREATE TABLE players_1 PARTITION OF players FOR VALUES WITH (MODULUS 2, REMAINDER 1)",
+        )
+        .await;
+    let tables = "[[tables]]\nname = \"players\"\nkind = \"users\"\nuser_type_column = \"user_type\"";
+    let program = Program::new(&postgres, tables);
+    let refused = program.run(&["init"]).await;
+    assert_eq!(refused.code, 1, "{refused:#?}");
+    let (_, cure) = refused.err.split_once("run CREATE").expect("the index that is needed");
+    let (index, _) = cure.split_once(", which blocks").expect("and what it costs");
+    postgres.sql(&format!("CREATE{index}")).await;
+    let ended = program.run(&["init"]).await;
+    assert_eq!(ended.code, 0, "{ended:#?}");
+    assert!(program.run(&["init"]).await.out.lines().all(|line| line.ends_with("already there")));
+    // A partition that comes later has the index, not yet the identity.
+    let parent = "ALTER TABLE players DETACH PARTITION players_1; DROP TABLE players_1; \
+                  CREATE TABLE players_1 PARTITION OF players FOR VALUES WITH (MODULUS 2, REMAINDER 1)";
+    postgres.sql(parent).await;
+    program
+        .run(&["check"])
+        .await
+        .line("identity of partition players_1 of public.players does not cover id, user_type");
+    assert_eq!(program.run(&["init"]).await.code, 0);
+    let identities = "SELECT string_agg(relreplident::text, '' ORDER BY relname) FROM pg_class \
+                      WHERE relname IN ('players', 'players_0', 'players_1')";
+    assert_eq!(postgres.value(identities).await.as_deref(), Some("iii"));
+}
