@@ -7,10 +7,11 @@ use super::output::{bytes, say, table};
 use crate::catalog::{Catalog, Slot};
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::preflight;
 use crate::sink::Records;
 use crate::wire::sql;
 
-/// Show how far the stream is, from the database and Redis themselves
+/// Show how far the stream is, from the database and Redis themselves; exit code 1 if something is wrong
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Print one JSON object
@@ -18,75 +19,93 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// What there is to say; LSNs as `X/X`.
+/// What there is to say; LSNs as `X/X`. What a side that cannot be asked would say is `null`.
 #[derive(Debug, Serialize)]
 struct Status {
     slot: String,
-    state: String,
+    state: Option<String>,
     active_pid: Option<i32>,
     restart_lsn: Option<String>,
     confirmed_flush_lsn: Option<String>,
-    retained_wal_bytes: u64,
-    lag_bytes: u64,
+    retained_wal_bytes: Option<u64>,
+    lag_bytes: Option<u64>,
     wal_status: Option<String>,
     /// One for each master: address, and the position up to which it holds everything.
     checkpoints: Vec<(String, Option<String>)>,
     /// Whether a finished load is marked in Redis.
-    loaded: bool,
+    loaded: Option<bool>,
+    /// What is wrong, each with its cure; empty when nothing is.
+    faults: Vec<String>,
 }
 
 pub(super) async fn run(config: &Config, args: Args) -> Result<Exit> {
-    let client = sql::connect(&config.postgres).await?;
-    let slot = Catalog::read(&client, config).await?.slot;
-    let records = super::sink(config).await?.read_records().await?;
-    let status = status(&config.postgres.slot, slot, &records);
-    if args.json {
-        let text = serde_json::to_string_pretty(&status)
-            .map_err(|e| Error::definite(format!("the status is no JSON ({e})"), "leave out --json"))?;
-        say(text);
-        return Ok(Exit::Done);
+    let (catalog, records) = tokio::join!(catalog(config), records(config));
+    let judged = catalog.as_ref().map_err(Error::clone);
+    let judged = judged.and_then(|catalog| preflight::refuse_obstacles(&preflight::slot(catalog, config)));
+    let faults: Vec<Error> = judged.err().into_iter().chain(records.as_ref().err().cloned()).collect();
+    let status = status(&config.postgres.slot, catalog.ok(), records.ok().as_ref(), &faults);
+    match args.json {
+        true => say(serde_json::to_string_pretty(&status)
+            .map_err(|e| Error::definite(format!("the status is no JSON ({e})"), "leave out --json"))?),
+        false => print(status),
     }
+    faults.into_iter().next().map_or(Ok(Exit::Done), Err)
+}
+
+async fn catalog(config: &Config) -> Result<Catalog> {
+    let client = sql::connect(&config.postgres).await?;
+    Catalog::read(&client, config).await
+}
+
+async fn records(config: &Config) -> Result<Records> {
+    super::sink(config).await?.read_records().await
+}
+
+fn print(status: Status) {
     let or_none = |text: Option<String>| text.unwrap_or_else(|| "none".to_owned());
-    let mut rows = vec![
-        ("slot", status.slot),
-        ("state", status.state),
-        ("restart LSN", or_none(status.restart_lsn)),
-        ("confirmed flush LSN", or_none(status.confirmed_flush_lsn)),
-        ("retained WAL", bytes(status.retained_wal_bytes)),
-        ("lag", bytes(status.lag_bytes)),
-        ("WAL status", or_none(status.wal_status)),
-        ("loaded", if status.loaded { "yes" } else { "no" }.to_owned()),
-    ];
+    let mut rows = vec![("slot", status.slot)];
+    if let Some(state) = status.state {
+        rows.push(("state", state));
+        rows.push(("restart LSN", or_none(status.restart_lsn)));
+        rows.push(("confirmed flush LSN", or_none(status.confirmed_flush_lsn)));
+        rows.push(("retained WAL", or_none(status.retained_wal_bytes.map(bytes))));
+        rows.push(("lag", or_none(status.lag_bytes.map(bytes))));
+        rows.push(("WAL status", or_none(status.wal_status)));
+    }
+    if let Some(loaded) = status.loaded {
+        rows.push(("loaded", if loaded { "yes" } else { "no" }.to_owned()));
+    }
     for (node, checkpoint) in status.checkpoints {
         rows.push(("checkpoint", format!("{} in {node}", or_none(checkpoint))));
     }
+    rows.extend(status.faults.into_iter().map(|fault| ("wrong", fault)));
     table(&rows);
-    Ok(Exit::Done)
 }
 
-fn status(name: &str, slot: Option<Slot>, records: &Records) -> Status {
-    let state = match &slot {
-        None => "does not exist: run \"lockstep init\"".to_owned(),
+fn status(name: &str, catalog: Option<Catalog>, records: Option<&Records>, faults: &[Error]) -> Status {
+    let state = catalog.as_ref().map(|catalog| match &catalog.slot {
+        None => "does not exist".to_owned(),
         Some(Slot { invalidation: Some(reason), .. }) => format!("invalidated ({reason})"),
         Some(Slot { holder: Some(holder), .. }) => format!("streams to pid {} ({})", holder.pid, holder.who),
         Some(_) => "nobody streams from it".to_owned(),
-    };
+    });
+    let slot = catalog.and_then(|catalog| catalog.slot);
     let slot = slot.as_ref();
     let positive = |bytes: i64| u64::try_from(bytes).unwrap_or(0);
+    let nodes = records.into_iter().flat_map(|records| &records.nodes);
     Status {
         slot: name.to_owned(),
         state,
         active_pid: slot.and_then(|slot| slot.holder.as_ref()).map(|holder| holder.pid),
         restart_lsn: slot.and_then(|slot| slot.restart_lsn).map(|lsn| lsn.to_string()),
         confirmed_flush_lsn: slot.and_then(|slot| slot.confirmed_flush).map(|lsn| lsn.to_string()),
-        retained_wal_bytes: slot.map_or(0, |slot| positive(slot.retained_bytes)),
-        lag_bytes: slot.map_or(0, |slot| positive(slot.lag_bytes)),
+        retained_wal_bytes: slot.map(|slot| positive(slot.retained_bytes)),
+        lag_bytes: slot.map(|slot| positive(slot.lag_bytes)),
         wal_status: slot.and_then(|slot| slot.wal_status.clone()),
-        checkpoints: records
-            .nodes
-            .iter()
+        checkpoints: nodes
             .map(|node| (node.address.to_string(), node.checkpoint.as_ref().map(|c| c.applied.to_string())))
             .collect(),
-        loaded: records.loaded.is_some(),
+        loaded: records.map(|records| records.loaded.is_some()),
+        faults: faults.iter().map(ToString::to_string).collect(),
     }
 }

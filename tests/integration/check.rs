@@ -171,6 +171,7 @@ async fn mistakes_and_failures_have_their_exit_codes() {
     printed.line("[[keys]]");
     postgres.kill9();
     let ended = program.run(&["status"]).await;
+    ended.line("wrong");
     assert_eq!((ended.code, ended.err.lines().count()), (1, 1), "{ended:#?}");
     assert_fault(&program, "✗ postgres", "").await;
 }
@@ -186,4 +187,27 @@ async fn an_identity_that_publishes_secrets_is_refused_and_named() {
     assert!(refused.code == 1 && refused.err.contains(cure), "{refused:#?}");
     postgres.sql("ALTER TABLE users DROP password_hash, DROP bank_iban").await;
     assert_eq!(program.run(&["init"]).await.code, 0, "there is nothing that could be left out");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_says_what_it_can_and_fails_where_something_is_wrong() {
+    let (postgres, _) = sound().await;
+    let redis = Redis::start(RedisOptions::default()).await;
+    let program = Program::new(&postgres, &format!("[redis]\nurl = \"{}\"", redis.url()));
+    let well = program.run(&["status"]).await;
+    assert_eq!(well.code, 0, "{well:#?}");
+    postgres.sql("SELECT pg_drop_replication_slot('lockstep')").await;
+    let gone = program.run(&["status"]).await;
+    assert_eq!(gone.code, 1, "{gone:#?}");
+    assert!(gone.line("wrong").contains("does not exist: run \"lockstep init\""), "{gone:#?}");
+    gone.line("loaded");
+    postgres.sql("SELECT pg_create_logical_replication_slot('lockstep', 'pgoutput')").await;
+    redis.kill9();
+    let half = program.run(&["status"]).await;
+    assert_eq!(half.code, 1, "{half:#?}");
+    half.line("nobody streams from it");
+    assert!(half.line("wrong").contains("redis") && half.err.contains("redis"), "{half:#?}");
+    let json = program.run(&["status", "--json"]).await;
+    let status: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert!(json.code == 1 && status["loaded"].is_null() && status["faults"][0].is_string(), "{status}");
 }
