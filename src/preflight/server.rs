@@ -56,22 +56,25 @@ pub(super) fn judge(catalog: &Catalog, config: &Config) -> Vec<Item> {
 /// Free slots and walsenders, unless Lockstep holds its own already.
 fn room(catalog: &Catalog) -> [Item; 2] {
     let ((slots, used_slots), (senders, used_senders)) = (catalog.server.slots, catalog.server.senders);
-    let streams = catalog.slot.as_ref().is_some_and(|slot| slot.holder.is_some());
-    let judge = |name: &str, what: &str, limit: i32, used: i64, held: bool| {
+    let new_slots = i64::from(catalog.slot.is_none());
+    // The stream, and the connection that tells of a shutdown.
+    let new_senders = if catalog.slot.as_ref().is_some_and(|slot| slot.holder.is_some()) { 0 } else { 2 };
+    let judge = |name: &str, what: &str, limit: i32, used: i64, needed: i64, verdict: Verdict| {
         let fact = format!("{used} of {limit} {what} are in use");
-        match held || used < i64::from(limit) {
+        match used.saturating_add(needed) <= i64::from(limit) {
             true => Item::pass(name, fact),
             false => Item::new(
-                Verdict::Obstacle,
+                verdict,
                 name,
-                fact,
+                format!("{fact}, and {needed} more must be free"),
                 format!("run ALTER SYSTEM SET {name} = {} and restart PostgreSQL", limit.saturating_add(5)),
             ),
         }
     };
     [
-        judge("max_replication_slots", "replication slots", slots, used_slots, catalog.slot.is_some()),
-        judge("max_wal_senders", "walsenders", senders, used_senders, streams),
+        judge("max_replication_slots", "replication slots", slots, used_slots, new_slots, Verdict::Obstacle),
+        // Others may leave: run waits for it.
+        judge("max_wal_senders", "walsenders", senders, used_senders, new_senders, Verdict::Failure),
     ]
 }
 
