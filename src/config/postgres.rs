@@ -5,6 +5,7 @@ mod environment;
 mod passfile;
 
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub struct Postgres {
     pub client_cert: Option<(PathBuf, PathBuf)>,
     /// Bound of one connection attempt.
     pub connect_timeout: Duration,
+    /// libpq's `options`: more settings of every connection.
+    pub options: Option<String>,
     /// `application_name` of every connection.
     pub application_name: String,
     /// Name of the replication slot.
@@ -50,6 +53,8 @@ pub struct Postgres {
 pub enum Endpoint {
     /// Host name or address, and port.
     Tcp(String, u16),
+    /// libpq's `hostaddr`: what to connect to, the name that the certificate must have, and port.
+    Address(IpAddr, String, u16),
     /// Path of the socket file, `/run/postgresql/.s.PGSQL.5432` for example.
     Unix(PathBuf),
 }
@@ -117,6 +122,7 @@ impl fmt::Display for Endpoint {
         match self {
             Endpoint::Tcp(host, port) if host.contains(':') => write!(f, "[{host}]:{port}"),
             Endpoint::Tcp(host, port) => write!(f, "{host}:{port}"),
+            Endpoint::Address(address, _, port) => SocketAddr::new(*address, *port).fmt(f),
             Endpoint::Unix(path) => path.display().fmt(f),
         }
     }

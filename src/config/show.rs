@@ -96,6 +96,17 @@ fn conninfo(postgres: &Postgres) -> String {
         words.push(("sslcert", cert.display().to_string()));
         words.push(("sslkey", key.display().to_string()));
     }
+    let address = |endpoint: &Endpoint| match endpoint {
+        Endpoint::Address(address, ..) => Some(address.to_string()),
+        Endpoint::Tcp(..) | Endpoint::Unix(_) => None,
+    };
+    let addresses: Vec<String> = postgres.endpoints.iter().filter_map(address).collect();
+    if !addresses.is_empty() {
+        words.push(("hostaddr", addresses.join(",")));
+    }
+    if let Some(options) = &postgres.options {
+        words.push(("options", options.clone()));
+    }
     words.push(("connect_timeout", postgres.connect_timeout.as_secs().to_string()));
     words.push(("application_name", postgres.application_name.clone()));
     let quoted = |value: &str| match value.contains([' ', '\'', '\\']) || value.is_empty() {
@@ -107,7 +118,7 @@ fn conninfo(postgres: &Postgres) -> String {
 
 fn host_and_port(endpoint: &Endpoint) -> (String, String) {
     match endpoint {
-        Endpoint::Tcp(host, port) => (host.clone(), port.to_string()),
+        Endpoint::Tcp(host, port) | Endpoint::Address(_, host, port) => (host.clone(), port.to_string()),
         Endpoint::Unix(socket) => {
             // The socket file is named `.s.PGSQL.<port>`, `UNIXSOCK_PATH`.
             let port =

@@ -16,8 +16,14 @@ use crate::config::{Endpoint, Postgres};
 use crate::error::{Error, Result};
 
 /// Settings of every connection, so that values are text of one form whatever the server's defaults are.
-pub(super) const SETTINGS: &str =
+const SETTINGS: &str =
     "-c DateStyle=ISO -c TimeZone=UTC -c extra_float_digits=3 -c IntervalStyle=postgres -c bytea_output=hex";
+
+/// The settings of a connection: ours stand last, so that they hold whatever the operator's say.
+pub(super) fn options(pg: &Postgres, ours: &str) -> String {
+    let theirs = pg.options.as_deref().unwrap_or_default();
+    format!("{theirs} {SETTINGS} {ours}").trim().to_owned()
+}
 
 /// How long the server waits for a status before it ends the stream; it asks for one at half of it.
 const WAL_SENDER_TIMEOUT_MS: u32 = 60_000;
@@ -45,7 +51,8 @@ impl Session {
     pub(super) async fn connect(pg: &Postgres) -> Result<Session> {
         let mut last = Error::definite("no postgres server is named", "set postgres.url");
         for endpoint in &pg.endpoints {
-            match socket::within(pg, endpoint, Session::start(pg, endpoint)).await {
+            let start = |link| Session::start(pg, endpoint, link);
+            match socket::log_in(pg, endpoint, start).await {
                 Err(error) if error.is_transient() => last = error,
                 done => return done,
             }
@@ -53,11 +60,10 @@ impl Session {
         Err(last)
     }
 
-    async fn start(pg: &Postgres, endpoint: &Endpoint) -> Result<Session> {
-        let link = socket::open(pg, endpoint).await?;
+    async fn start(pg: &Postgres, endpoint: &Endpoint, link: Link) -> Result<Session> {
         let (inbound, out, peer) = (Inbound::default(), BytesMut::new(), Peer::new(pg, Some(endpoint)));
         let mut session = Session { link, inbound, out, peer, major: 0, unfinished: false };
-        let options = format!("{SETTINGS} -c wal_sender_timeout={WAL_SENDER_TIMEOUT_MS}");
+        let options = options(pg, &format!("-c wal_sender_timeout={WAL_SENDER_TIMEOUT_MS}"));
         let parameters = [
             ("user", pg.user.as_str()),
             ("database", pg.database.as_str()),

@@ -11,7 +11,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::link::{Link, Opening};
-use super::{binding, tls};
+use super::{binding, sqlstate, tls};
 use crate::config::{Endpoint, Postgres, TlsMode};
 use crate::error::{Error, Result};
 
@@ -23,26 +23,44 @@ const KEEPALIVE_PROBES: u32 = 3;
 /// Longest time that sent bytes may stay unacknowledged by the peer's kernel.
 const USER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Opens `endpoint`; the caller bounds it by `connect_timeout`, together with the startup that follows.
-pub(super) async fn open(pg: &Postgres, endpoint: &Endpoint) -> Result<Link> {
+/// Opens `endpoint` and logs in, all bounded by `connect_timeout`.
+///
+/// As libpq does, `prefer` tries once more without TLS where `pg_hba.conf` has no line for a connection with it.
+pub(super) async fn log_in<T, L>(pg: &Postgres, endpoint: &Endpoint, login: impl Fn(Link) -> L) -> Result<T>
+where
+    L: Future<Output = Result<T>>,
+{
+    within(pg, endpoint, async {
+        let link = open(pg, endpoint, pg.tls).await?;
+        let may_do_without = pg.tls == TlsMode::Prefer && link.is_tls();
+        match login(link).await {
+            Err(error) if may_do_without && sqlstate::is_without_hba_line(&error) => {
+                login(open(pg, endpoint, TlsMode::Disable).await?).await
+            }
+            done => done,
+        }
+    })
+    .await
+}
+
+async fn open(pg: &Postgres, endpoint: &Endpoint, mode: TlsMode) -> Result<Link> {
     match endpoint {
         Endpoint::Unix(path) => {
             let opened = UnixStream::connect(path).await;
             opened.map(Link::Unix).map_err(|error| unreachable_at(endpoint, &error))
         }
-        Endpoint::Tcp(host, port) => {
-            let address = (host.as_str(), *port);
-            let socket = tcp(address).await.map_err(|error| unreachable_at(endpoint, &error))?;
-            match pg.tls {
+        Endpoint::Tcp(host, _) | Endpoint::Address(_, host, _) => {
+            let socket = tcp(endpoint).await.map_err(|error| unreachable_at(endpoint, &error))?;
+            match mode {
                 TlsMode::Disable => Ok(Link::Tcp(socket, Opening::default())),
-                _ => encrypted(pg, address, socket).await,
+                _ => encrypted(pg, endpoint, host, socket).await,
             }
         }
     }
 }
 
 /// Bounds a whole connection attempt.
-pub(super) async fn within<T>(
+async fn within<T>(
     pg: &Postgres,
     endpoint: &Endpoint,
     attempt: impl Future<Output = Result<T>>,
@@ -54,9 +72,13 @@ pub(super) async fn within<T>(
     })
 }
 
-async fn tcp(address: (&str, u16)) -> io::Result<TcpStream> {
+async fn tcp(endpoint: &Endpoint) -> io::Result<TcpStream> {
     // No SO_RCVBUF: setting it ends the kernel's own tuning, whose limit (tcp_rmem) is far above rmem_max.
-    let socket = TcpStream::connect(address).await?;
+    let socket = match endpoint {
+        Endpoint::Tcp(host, port) => TcpStream::connect((host.as_str(), *port)).await?,
+        Endpoint::Address(address, _, port) => TcpStream::connect((*address, *port)).await?,
+        Endpoint::Unix(_) => return Err(io::ErrorKind::Unsupported.into()),
+    };
     socket.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new()
         .with_time(KEEPALIVE_IDLE)
@@ -68,8 +90,7 @@ async fn tcp(address: (&str, u16)) -> io::Result<TcpStream> {
     Ok(socket)
 }
 
-async fn encrypted(pg: &Postgres, address: (&str, u16), mut socket: TcpStream) -> Result<Link> {
-    let (host, port) = address;
+async fn encrypted(pg: &Postgres, endpoint: &Endpoint, host: &str, mut socket: TcpStream) -> Result<Link> {
     let asked = ask_for_tls(&mut socket).await.map_err(|error| cut(host, &error))?;
     match (asked, pg.tls) {
         (true, mode) => match tls::handshake(pg, host, socket).await {
@@ -80,7 +101,7 @@ async fn encrypted(pg: &Postgres, address: (&str, u16), mut socket: TcpStream) -
             }
             // libpq too falls back to plain text here; who minds says `require`.
             Err(_) if mode == TlsMode::Prefer => {
-                let socket = tcp((host, port)).await.map_err(|error| cut(host, &error))?;
+                let socket = tcp(endpoint).await.map_err(|error| cut(host, &error))?;
                 Ok(Link::Tcp(socket, Opening::default()))
             }
             Err(error) => Err(error),

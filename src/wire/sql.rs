@@ -11,7 +11,7 @@ use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 use tracing::Instrument;
 
 use super::link::Link;
-use super::session::SETTINGS;
+use super::session::options;
 use super::socket;
 use super::sqlstate::Peer;
 use crate::config::{Endpoint, Postgres};
@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 pub async fn connect(pg: &Postgres) -> Result<Client> {
     let mut last = Error::definite("no postgres server is named", "set postgres.url");
     for endpoint in &pg.endpoints {
-        match socket::within(pg, endpoint, start(pg, endpoint)).await {
+        match socket::log_in(pg, endpoint, |link| start(pg, endpoint, link)).await {
             Err(error) if error.is_transient() => last = error,
             done => return done,
         }
@@ -37,10 +37,13 @@ pub fn error(pg: &Postgres, error: &tokio_postgres::Error) -> Error {
     translate(&Peer::new(pg, None), error)
 }
 
-async fn start(pg: &Postgres, endpoint: &Endpoint) -> Result<Client> {
-    let link = socket::open(pg, endpoint).await?;
+async fn start(pg: &Postgres, endpoint: &Endpoint, link: Link) -> Result<Client> {
     let mut config = tokio_postgres::Config::new();
-    config.user(&pg.user).dbname(&pg.database).application_name(&pg.application_name).options(SETTINGS);
+    config
+        .user(&pg.user)
+        .dbname(&pg.database)
+        .application_name(&pg.application_name)
+        .options(options(pg, ""));
     if let Some(password) = &pg.password {
         config.password(password.expose());
     }

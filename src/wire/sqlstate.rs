@@ -131,6 +131,12 @@ impl Peer {
     }
 }
 
+/// Whether `pg_hba.conf` has no line for a connection of this kind; the file's name is in every language.
+pub(super) fn is_without_hba_line(error: &Error) -> bool {
+    let fact = &error.fault().fact;
+    fact.contains("pg_hba.conf") && fact.ends_with("(SQLSTATE 28000)")
+}
+
 /// Whether waiting may help: connection (08), rollback (40), resources (53), operator (57P), in use (55006).
 fn is_transient(code: &str) -> bool {
     match code {

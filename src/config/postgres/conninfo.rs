@@ -11,8 +11,17 @@ use tokio_postgres::Config;
 const OURS: [&str; 5] = ["sslmode", "sslrootcert", "sslcert", "sslkey", "passfile"];
 
 /// Parameters that mean something here. The others change nothing, so they are mistakes.
-const THEIRS: [&str; 7] =
-    ["host", "port", "user", "password", "dbname", "connect_timeout", "application_name"];
+const THEIRS: [&str; 9] = [
+    "host",
+    "hostaddr",
+    "port",
+    "user",
+    "password",
+    "dbname",
+    "options",
+    "connect_timeout",
+    "application_name",
+];
 
 /// What the string says.
 #[derive(Default)]
@@ -140,7 +149,7 @@ impl Given {
             return true;
         }
         let known = THEIRS.iter().chain(&OURS).copied().collect::<Vec<_>>().join(", ");
-        mistakes.push(format!("postgres.url: unknown parameter {key:?}: use only {known}"));
+        mistakes.push(format!("postgres.url: parameter {key:?} is not supported: use only {known}"));
         false
     }
 

@@ -1,5 +1,6 @@
 //! libpq's environment fills what the connection string leaves out.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -43,6 +44,7 @@ pub(super) fn complete(
         let file = given.ours.get("passfile").cloned().or_else(|| env("PGPASSFILE")).map(PathBuf::from);
         passfile::find(&file.or_else(|| home(&env, ".pgpass"))?, &wanted, &mut warnings)
     });
+    let options = given.config.get_options().map(str::to_owned).or_else(|| env("PGOPTIONS"));
     let application_name = given.config.get_application_name().map(str::to_owned);
     let postgres = Postgres {
         endpoints,
@@ -53,6 +55,7 @@ pub(super) fn complete(
         root_cert: tls.root_cert,
         client_cert: tls.client_cert,
         connect_timeout,
+        options: options.filter(|options| !options.trim().is_empty()),
         application_name: application_name
             .or_else(|| env("PGAPPNAME"))
             .unwrap_or_else(|| DEFAULT_NAME.to_owned()),
@@ -67,9 +70,18 @@ fn endpoints(given: &Given, env: &Lookup<'_>, mistakes: &mut Vec<String>) -> Vec
         [] => env("PGHOST").map(|list| list.split(',').map(str::to_owned).collect()).unwrap_or_default(),
         hosts => hosts.iter().map(host_text).collect(),
     };
-    let hosts = match hosts.is_empty() {
-        true => SOCKET_FOLDERS.map(str::to_owned).to_vec(),
-        false => hosts,
+    let addresses = addresses(given, env, mistakes);
+    if !addresses.is_empty() && !hosts.is_empty() && addresses.len() != hosts.len() {
+        mistakes.push(format!(
+            "{} addresses are given for {} hosts: give one hostaddr for each host",
+            addresses.len(),
+            hosts.len()
+        ));
+    }
+    let hosts = match (hosts.is_empty(), addresses.is_empty()) {
+        (true, true) => SOCKET_FOLDERS.map(str::to_owned).to_vec(),
+        (true, false) => addresses.iter().map(IpAddr::to_string).collect(),
+        (false, _) => hosts,
     };
     let ports = match given.port_given {
         true => given.config.get_ports().to_vec(),
@@ -83,7 +95,23 @@ fn endpoints(given: &Given, env: &Lookup<'_>, mistakes: &mut Vec<String>) -> Vec
         ));
     }
     let port = |at: usize| ports.get(at).or(ports.first()).copied().unwrap_or(DEFAULT_PORT);
-    hosts.iter().enumerate().map(|(at, host)| endpoint(host, port(at))).collect()
+    let made = hosts.iter().enumerate().map(|(at, host)| match addresses.get(at) {
+        Some(address) => Endpoint::Address(*address, host.clone(), port(at)),
+        None => endpoint(host, port(at)),
+    });
+    made.collect()
+}
+
+fn addresses(given: &Given, env: &Lookup<'_>, mistakes: &mut Vec<String>) -> Vec<IpAddr> {
+    let list = match given.config.get_hostaddrs() {
+        [] => env("PGHOSTADDR").unwrap_or_default(),
+        addresses => return addresses.to_vec(),
+    };
+    let read = list.split(',').filter(|text| !text.is_empty()).map(str::parse).collect::<Result<_, _>>();
+    read.unwrap_or_else(|_| {
+        mistakes.push("PGHOSTADDR is no IP address: use a number like 10.0.0.1, or set PGHOST".to_owned());
+        Vec::new()
+    })
 }
 
 fn host_text(host: &Host) -> String {

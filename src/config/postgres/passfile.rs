@@ -39,7 +39,9 @@ fn password(line: &str, endpoint: &Endpoint, wanted: &Wanted<'_>) -> Option<Stri
     let [host, port, database, user] = &fields;
     let fits = |field: &String, value: &str| field == "*" || field == value;
     let there = match endpoint {
-        Endpoint::Tcp(name, number) => fits(host, name) && fits(port, &number.to_string()),
+        Endpoint::Tcp(name, number) | Endpoint::Address(_, name, number) => {
+            fits(host, name) && fits(port, &number.to_string())
+        }
         Endpoint::Unix(socket) => {
             let folder = socket.parent().map(|folder| folder.to_string_lossy().into_owned());
             let number = socket.extension().map(|number| number.to_string_lossy().into_owned());

@@ -111,6 +111,31 @@ fn the_password_file_is_read_unless_others_may_read_it() {
 }
 
 #[test]
+fn an_address_stands_beside_its_name() {
+    let at =
+        |address: &str, host: &str, port| Endpoint::Address(address.parse().unwrap(), host.to_owned(), port);
+    for text in ["postgres://ann@db:5433/x?hostaddr=10.0.0.7", "host=db hostaddr=10.0.0.7 port=5433 user=ann"]
+    {
+        assert_eq!(read(text, &[]).unwrap().0.endpoints, [at("10.0.0.7", "db", 5433)]);
+    }
+    let (postgres, _) = read("user=ann hostaddr=::1,10.0.0.8 options='-c a=b'", &[]).unwrap();
+    assert_eq!(postgres.endpoints, [at("::1", "::1", 5432), at("10.0.0.8", "10.0.0.8", 5432)]);
+    assert_eq!(
+        postgres.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["[::1]:5432", "10.0.0.8:5432"]
+    );
+    assert_eq!(postgres.options.as_deref(), Some("-c a=b"));
+    let env = [("PGHOSTADDR", "10.0.0.9"), ("PGOPTIONS", "-c c=d")];
+    let (postgres, _) = read("postgres://ann@db/x", &env).unwrap();
+    assert_eq!(
+        (postgres.endpoints.as_slice(), postgres.options.as_deref()),
+        ([at("10.0.0.9", "db", 5432)].as_slice(), Some("-c c=d"))
+    );
+    assert_eq!(read("host=a,b hostaddr=10.0.0.7 user=ann", &[]).unwrap_err().len(), 1);
+    assert_eq!(read("host=a user=ann", &[("PGHOSTADDR", "db")]).unwrap_err().len(), 1);
+}
+
+#[test]
 fn slot_names_are_checked() {
     assert!(slot_name("lockstep_2").is_ok());
     for wrong in ["", "Lockstep", "a-b", "a b", &"a".repeat(64)] {

@@ -1,6 +1,7 @@
 //! The connection to PostgreSQL against a real server.
 
 mod login;
+mod reach;
 mod shutdown;
 mod streaming;
 
