@@ -1,12 +1,15 @@
 //! What this instance knows of itself: the facts behind `/readyz` and `/healthz`.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 /// Shared by the parts that learn a fact and the endpoints that report it.
 #[derive(Debug, Default)]
 pub struct Health {
     facts: Mutex<Facts>,
+    /// Commit time of the last transaction received, in microseconds as the server counts them; 0: none yet.
+    last_commit: AtomicI64,
 }
 
 /// The facts, each told by the part that knows it.
@@ -48,6 +51,16 @@ impl Health {
     pub fn tell(&self, change: impl FnOnce(&mut Facts)) {
         // A panic while a fact was written leaves it a fact.
         change(&mut self.facts.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    }
+
+    /// Notes when the transaction at hand committed.
+    pub fn note_commit(&self, micros: i64) {
+        self.last_commit.store(micros, Ordering::Relaxed);
+    }
+
+    /// When the last transaction that was received committed; 0: none was.
+    pub fn last_commit(&self) -> i64 {
+        self.last_commit.load(Ordering::Relaxed)
     }
 
     /// All facts as of now.

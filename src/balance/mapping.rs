@@ -84,7 +84,8 @@ impl Mapping {
     }
 
     /// The event of a row that was read by SQL: `kind` is `Loaded` or `Reread`, `commit` tells the position
-    /// that the row is written at. Times of such an event come from the row's `updated_at`.
+    /// that the row is written at. Times of such an event come from the row's `updated_at`,
+    /// where it has none its timestamp is that of `commit`.
     ///
     /// # Errors
     /// The row touches no key; or the relation is not a followed table of users.

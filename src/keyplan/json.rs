@@ -79,6 +79,7 @@ fn write_tail(scope: &Scope<'_>, fields: &Fields, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\",\"timestamp\":");
     match scope.time {
         Some(time) => write_json_text(time, out),
+        None if event.commit.time.is_unknown() => out.extend_from_slice(b"null"),
         None => write_json_text(&crate::balance::time::commit_iso(event.commit.time), out),
     }
     let letter = match event.kind {

@@ -288,6 +288,18 @@ fn what_was_read_again_is_told_only_where_the_stored_balance_was_wrong() {
 }
 
 #[test]
+fn a_row_without_a_time_of_its_own_is_told_at_the_last_commit_and_leaves_the_time_fields_alone() {
+    let mut read = event(Kind::Reread(Reread::Repair), &balance());
+    let told = map(BUILT_IN).plan(&read);
+    assert_eq!(json(&told)["timestamp"], "2026-01-15T10:30:00.000Z");
+    assert!(
+        set_fields(&told).iter().all(|(name, _)| name != "last_updated" && name != "last_balance_update")
+    );
+    Arc::make_mut(&mut read.commit).time = PgTime::UNKNOWN;
+    assert!(json(&map(BUILT_IN).plan(&read))["timestamp"].is_null(), "no time rather than a false one");
+}
+
+#[test]
 fn an_undecodable_value_deletes_the_keys_and_publishes_nothing() {
     let mut doubtful = event(Kind::Updated, &balance());
     doubtful.doubt = Some(crate::balance::Doubt::Undecodable { column: "margin".into() });

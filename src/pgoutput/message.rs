@@ -10,6 +10,16 @@ use crate::lsn::Lsn;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PgTime(pub i64);
 
+impl PgTime {
+    /// No time is known.
+    pub const UNKNOWN: PgTime = PgTime(0);
+
+    /// Whether no time is known.
+    pub fn is_unknown(self) -> bool {
+        self == PgTime::UNKNOWN
+    }
+}
+
 /// A message of pgoutput protocol version 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {

@@ -158,6 +158,7 @@ impl<'p> Session<'p> {
 
     fn take_window(&mut self, window: &Transaction) {
         let sequence = self.tracker.received(window.end_lsn);
+        self.pipeline.health.note_commit(window.commit.time.0);
         for output in self.pipeline.mapping.events(window) {
             match output {
                 Output::Event(event) => self.queue.push_event(event),

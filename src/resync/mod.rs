@@ -50,8 +50,10 @@ impl Reader {
     /// Hands rows to the pipeline and waits until they are in Redis, or have to be read again.
     async fn hand_in(&mut self, table: &Table, rows: Rows, kind: Kind) -> Result<ChunkEnd> {
         let Rows { snapshot, rows, read_before } = rows;
-        // No commit of the stream's: the rows' time is their own, and their position the stream's present one.
-        let commit = CommitInfo { commit_lsn: read_before, time: PgTime(0), xid: snapshot.xmax };
+        // No commit of the stream's: the rows' time is their own, else that of the last commit at hand, and
+        // their position the stream's present one.
+        let time = PgTime(self.health.last_commit());
+        let commit = CommitInfo { commit_lsn: read_before, time, xid: snapshot.xmax };
         let commit = Arc::new(commit);
         let mut plans = Vec::with_capacity(rows.len());
         for row in &rows {

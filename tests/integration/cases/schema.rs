@@ -118,6 +118,8 @@ async fn split_tables_are_users_of_different_kinds() {
     world.lockstep.init().await;
     world.lockstep.run().await;
     world.eventually_equal().await;
+    let updated = async || world.store.hash(&super::config_of("live:1")).await.contains_key("last_updated");
+    assert!(!updated().await, "the row does not tell when");
     let subscriber = world.subscriber().await;
     world
         .sql(
@@ -129,6 +131,7 @@ async fn split_tables_are_users_of_different_kinds() {
     world.eventually_equal().await;
     assert_eq!(world.store.get("user_balance:live:1").await.as_deref(), Some("11"));
     assert_eq!(world.store.get("user_balance:demo:1").await.as_deref(), Some("20"));
+    assert!(updated().await, "the commit does");
     let told = subscriber.wait_for(BALANCE_UPDATES, "live:1", 1).await;
     assert_eq!(told[0].transaction_ids(), ["L1"]);
     world.caught_up().await;
