@@ -45,11 +45,11 @@ impl Live {
             || "no answer from /metrics".to_owned(),
             |m| {
                 let (ms, mib) = (m.lag_seconds * 1e3, m.memory_bytes / 1048576.0);
-                format!("lag {ms:.1} ms  memory {mib:.0} MiB")
+                format!("lag {ms:.1} ms  {mib:.0} MiB")
             },
         );
         let (written, arrived) = (rate(committed, committed_before), rate(heard, heard_before));
-        let line = format!("{written:>6} commits/s  {arrived:>6} events/s  {lag}");
+        let line = format!("{written:>6} commits/s  {arrived:>6} messages/s  {lag}");
         if self.paint.terminal() {
             self.bar.set_position(second);
             self.bar.set_message(line);

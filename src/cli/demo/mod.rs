@@ -132,9 +132,9 @@ async fn build(args: &Args, paint: Paint) -> Result<World> {
 
     let since = Instant::now();
     let redis = RedisSide::start(folder.path(), account, args.cluster).await?;
-    let ports: Vec<String> = redis.ports().map(|port| port.to_string()).collect();
+    let port = redis.ports().next().unwrap_or_default();
     let kind = if args.cluster { "Redis Cluster, 3 masters and 3 replicas," } else { "Redis" };
-    paint.step(format!("{kind} on 127.0.0.1:{}", ports.join(" ")), since);
+    paint.step(format!("{kind} on 127.0.0.1:{port}"), since);
 
     let since = Instant::now();
     client.batch_execute(SCHEMA).await.map_err(sql)?;

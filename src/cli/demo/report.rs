@@ -111,7 +111,7 @@ impl Outcome {
         self.events(&table);
         let early = match self.tally.early {
             0 => String::new(),
-            n => format!("{} came before the writer had its answer", grouped(n)),
+            n => format!("{} came before the answer", grouped(n)),
         };
         table.row("COMMIT answered to event, p50", milliseconds(self.tally.p50), &early);
         table.row("COMMIT answered to event, p99", milliseconds(self.tally.p99), "");
@@ -122,7 +122,7 @@ impl Outcome {
 
         table.rule("what Redis holds");
         table.row("users compared", grouped(self.comparison.users as u64), "");
-        table.row("keys compared", grouped(self.comparison.keys), "field by field with PostgreSQL");
+        table.row("keys compared", grouped(self.comparison.keys), "field by field");
         table.count("mismatches", self.comparison.differences.len() as u64);
         self.differences(paint);
         self.verdict(paint);
