@@ -14,6 +14,7 @@ use tokio_postgres::Client;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::wire;
 
 /// Everything that preconditions and steps depend on, read once.
 #[derive(Debug, Clone)]
@@ -49,13 +50,9 @@ pub fn query_error(doing: &str, error: &tokio_postgres::Error) -> Error {
             let fact =
                 format!("{doing}: the database says: {} (SQLSTATE {})", db.message(), db.code().code());
             let cure = db.hint().unwrap_or("").to_owned();
-            // Class 57: operator intervention; 53: insufficient resources; 40: rollback; 55P03: lock timeout.
-            match db.code().code() {
-                "55P03" => Error::transient(fact, cure),
-                code if ["57", "53", "40"].iter().any(|class| code.starts_with(class)) => {
-                    Error::transient(fact, cure)
-                }
-                _ => Error::definite(fact, cure),
+            match wire::is_transient(db.code().code()) {
+                true => Error::transient(fact, cure),
+                false => Error::definite(fact, cure),
             }
         }
         None if error.is_closed() => {

@@ -30,6 +30,8 @@ pub const SECTION_2_COLUMNS: [&str; 22] = [
 ];
 
 /// Columns of a completed transaction row that a plan may use.
+///
+/// The first [`TOLD_TRANSACTION_COLUMNS`] are the names of the objects in an event's `transactions`, in their order.
 pub const TRANSACTION_COLUMNS: [&str; 11] = [
     "transaction_id",
     "type",
@@ -43,6 +45,9 @@ pub const TRANSACTION_COLUMNS: [&str; 11] = [
     "created_at",
     "updated_at",
 ];
+
+/// How many of [`TRANSACTION_COLUMNS`] an event tells of each completed row.
+pub const TOLD_TRANSACTION_COLUMNS: usize = 8;
 
 /// `[[tables]]`
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,18 +8,7 @@ use super::EventJson;
 use super::template::{Scope, Shown, Source, write_json_text};
 use crate::balance::{Event, Kind, Reread};
 use crate::config::keys::On;
-
-/// Names of the objects in `transactions`, and of the columns they come from.
-const TRANSACTION_NAMES: [&str; 8] = [
-    "transaction_id",
-    "type",
-    "amount",
-    "balance_before",
-    "balance_after",
-    "status",
-    "admin_id",
-    "reference_id",
-];
+use crate::config::tables::{TOLD_TRANSACTION_COLUMNS, TRANSACTION_COLUMNS};
 
 /// The fields of the event, written as they are planned.
 #[derive(Debug, Default)]
@@ -110,7 +99,7 @@ fn write_tail(scope: &Scope<'_>, fields: &Fields, out: &mut Vec<u8>) {
     out.extend_from_slice(b"],\"transactions\":[");
     for (index, row) in event.completed.iter().enumerate() {
         out.extend_from_slice(if index == 0 { b"{" } else { b",{" });
-        for (index, name) in TRANSACTION_NAMES.into_iter().enumerate() {
+        for (index, name) in TRANSACTION_COLUMNS.into_iter().take(TOLD_TRANSACTION_COLUMNS).enumerate() {
             print(out, format_args!("{}\"{name}\":", if index == 0 { "" } else { "," }));
             let known = row.fields.iter().find(|field| *field.name == *name);
             known.map_or(Shown::Null, |field| Shown::of(&field.value)).write_json(out);

@@ -17,7 +17,7 @@ use super::key_set::KeySet;
 use super::lanes::{Lanes, Trouble};
 use super::node::{Command, Node};
 use super::reply::{NodeError, Reply};
-use crate::keyplan::{KeyPlan, Step};
+use crate::keyplan::{KeyPlan, Step, escape_glob};
 use crate::metrics::SinkMetrics;
 
 /// Keys that are remembered; beyond, every flight with a pattern sweeps with one SCAN of each master.
@@ -153,7 +153,8 @@ impl Derived {
     /// Walks over every key under the prefixes, in batches.
     async fn scan(&self, lanes: &mut Lanes, mut found: impl FnMut(Vec<Bytes>)) -> Result<(), Trouble> {
         for prefix in &self.prefixes {
-            let pattern = Bytes::from([escape_glob(prefix), vec![b'*']].concat());
+            // Prefixes are written in the key map, so they are text.
+            let pattern = Bytes::from(escape_glob(&String::from_utf8_lossy(prefix)) + "*");
             for address in lanes.topology().masters() {
                 let mut cursor = Bytes::from_static(b"0");
                 loop {
@@ -237,26 +238,9 @@ pub fn read_scan(reply: &Reply) -> (Option<Bytes>, Vec<Bytes>) {
     (next, keys.list().iter().filter_map(Reply::text).cloned().collect())
 }
 
-/// `text` as a glob that matches only itself.
-pub fn escape_glob(text: &[u8]) -> Vec<u8> {
-    let mut escaped = Vec::with_capacity(text.len());
-    for byte in text {
-        if matches!(byte, b'*' | b'?' | b'[' | b']' | b'\\' | b'^' | b'-') {
-            escaped.push(b'\\');
-        }
-        escaped.push(*byte);
-    }
-    escaped
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn glob_characters_match_themselves() {
-        assert_eq!(escape_glob(b"f:a*[b]?\\"), b"f:a\\*\\[b\\]\\?\\\\");
-    }
 
     #[test]
     fn a_scan_ends_at_cursor_zero() {

@@ -37,7 +37,6 @@ use crate::keyplan::KeyPlan;
 use crate::lsn::{Position, Snapshot};
 use crate::metrics::SinkMetrics;
 
-pub use derived::escape_glob;
 pub use keyspace::Walk;
 pub use records::{LoadMark, NodeFacts, NodeRecord, Records};
 

@@ -32,11 +32,6 @@ pub async fn connect(pg: &Postgres) -> Result<Client> {
     Err(last)
 }
 
-/// What a statement's error means.
-pub fn error(pg: &Postgres, error: &tokio_postgres::Error) -> Error {
-    translate(&Peer::new(pg, None), error)
-}
-
 async fn start(pg: &Postgres, endpoint: &Endpoint, link: Link) -> Result<Client> {
     let mut config = tokio_postgres::Config::new();
     config

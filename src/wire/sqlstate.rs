@@ -138,7 +138,7 @@ pub(super) fn is_without_hba_line(error: &Error) -> bool {
 }
 
 /// Whether waiting may help: connection (08), rollback (40), resources (53), operator (57P), in use (55006).
-fn is_transient(code: &str) -> bool {
+pub fn is_transient(code: &str) -> bool {
     match code {
         // Lock not available, and in use; the other 55 codes are states of objects that stay.
         "55006" | "55P03" => true,

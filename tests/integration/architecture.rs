@@ -35,7 +35,7 @@ const LAW: &[(&str, &[&str])] = &[
     ("wire", &[]),
     ("pipeline", &["health", "pgoutput", "txn", "balance", "keyplan", "checkpoint", "sink", "wire"]),
     // The control plane: it imports stages, never the reverse.
-    ("catalog", &[]),
+    ("catalog", &["wire"]),
     ("preflight", &["catalog", "sink"]),
     ("setup", &["catalog", "preflight"]),
     (
