@@ -59,10 +59,10 @@ async fn a_load_that_was_killed_is_finished_by_the_next_run() {
     world.eventually_equal().await;
 }
 
-/// A load of 50,000 users that has begun, and Redis paused, so that it stands still.
+/// A load of 20,000 users that has begun, and Redis paused, so that it stands still.
 async fn load_under_way() -> World {
     let world = World::set_up(Setup::on(On::Single)).await;
-    world.sql("INSERT INTO users (id, user_type, wallet_balance) SELECT n, 'live', n FROM generate_series(1, 50000) n").await;
+    world.sql("INSERT INTO users (id, user_type, wallet_balance) SELECT n, 'live', n FROM generate_series(1, 20000) n").await;
     world.lockstep.init().await;
     world.lockstep.spawn(&["run"]);
     eventually("the load has begun", async || world.store.exists("user_balance:live:1").await.then_some(()))
