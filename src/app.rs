@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::backoff::Backoff;
+use crate::backoff::Outage;
 use crate::balance::Mapping;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -106,17 +106,22 @@ pub async fn run(config: Config, key_map: KeyMap, options: RunOptions) -> Result
 
 /// Connects as often as it takes; a definite fault is one a person must mend.
 async fn connect_sink(config: &Config, options: sink::Options, health: &Health) -> Result<Sink> {
-    let mut backoff = Backoff::new(CONNECT_FIRST, CONNECT_LIMIT, u64::from(std::process::id()));
+    let mut outage = Outage::new(CONNECT_FIRST, CONNECT_LIMIT, u64::from(std::process::id()));
     loop {
         let fault = match Sink::connect(&config.redis, options.clone()).await {
             Err(fault) if fault.is_transient() => fault,
-            connected => return connected,
+            connected => {
+                if outage.end() {
+                    tracing::info!("redis is reached");
+                }
+                return connected;
+            }
         };
-        if backoff.attempts() == 0 {
+        if outage.is_news(&fault) {
             tracing::warn!(%fault, "redis cannot be reached; trying again");
         }
         health.tell(|facts| facts.redis_fault = Some(fault.to_string()));
-        tokio::time::sleep(backoff.next_delay()).await;
+        tokio::time::sleep(outage.next_delay()).await;
     }
 }
 

@@ -1,6 +1,11 @@
-//! Delays between attempts: doubling, bounded, spread.
+//! Delays between attempts: doubling, bounded, spread; and what is said of them.
 
 use std::time::Duration;
+
+use crate::error::Error;
+
+/// Faults of one outage that are remembered as logged.
+const TOLD_FAULTS: usize = 16;
 
 /// A bounded exponential backoff.
 ///
@@ -43,6 +48,41 @@ impl Backoff {
     }
 }
 
+/// Attempts that fail: how long to wait for the next, and which fault is worth a line in the log.
+#[derive(Debug, Clone)]
+pub struct Outage {
+    backoff: Backoff,
+    told: Vec<String>,
+}
+
+impl Outage {
+    /// None yet; delays as [`Backoff::new`] has them.
+    pub fn new(first: Duration, limit: Duration, seed: u64) -> Outage {
+        Outage { backoff: Backoff::new(first, limit, seed), told: Vec::new() }
+    }
+
+    /// Whether this outage has not had the fault before: an outage that lasts is one line for each kind of fault.
+    pub fn is_news(&mut self, fault: &Error) -> bool {
+        let text = fault.to_string();
+        let news = self.told.len() < TOLD_FAULTS && !self.told.contains(&text);
+        if news {
+            self.told.push(text);
+        }
+        news
+    }
+
+    /// The delay before the next attempt.
+    pub fn next_delay(&mut self) -> Duration {
+        self.backoff.next_delay()
+    }
+
+    /// An attempt has succeeded; whether one had failed before.
+    pub fn end(&mut self) -> bool {
+        self.backoff.reset();
+        !std::mem::take(&mut self.told).is_empty()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,5 +97,18 @@ mod tests {
         assert!(delays[19] >= limit / 2);
         backoff.reset();
         assert!(backoff.next_delay() <= first);
+    }
+
+    #[test]
+    fn each_fault_of_an_outage_is_news_once() {
+        let mut outage = Outage::new(Duration::from_millis(1), Duration::from_millis(2), 0);
+        let [refused, timeout] = ["refused", "no answer"].map(|fact| Error::transient(fact, ""));
+        assert!(!outage.end());
+        assert_eq!(
+            [&refused, &refused, &timeout, &refused].map(|f| outage.is_news(f)),
+            [true, false, true, false]
+        );
+        assert!(outage.end() && !outage.end());
+        assert!(outage.is_news(&refused), "another outage");
     }
 }

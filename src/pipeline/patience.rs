@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::backoff::Backoff;
+use crate::backoff::Outage;
 use crate::error::Result;
 
 /// First delay before Redis is asked again.
@@ -12,16 +12,21 @@ const RETRY_LIMIT: Duration = Duration::from_secs(1);
 
 /// Does again what may pass, as often as it takes: nothing else can go on before it.
 pub async fn patiently<T>(mut attempt: impl AsyncFnMut() -> Result<T>) -> Result<T> {
-    let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LIMIT, 0);
+    let mut outage = Outage::new(RETRY_FIRST, RETRY_LIMIT, 0);
     loop {
         match attempt().await {
             Err(fault) if fault.is_transient() => {
-                if backoff.attempts() == 0 {
+                if outage.is_news(&fault) {
                     tracing::warn!(%fault, "redis is asked again");
                 }
-                tokio::time::sleep(backoff.next_delay()).await;
+                tokio::time::sleep(outage.next_delay()).await;
             }
-            done => return done,
+            done => {
+                if outage.end() {
+                    tracing::info!("redis answers again");
+                }
+                return done;
+            }
         }
     }
 }

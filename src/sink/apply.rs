@@ -18,7 +18,7 @@ use super::reply::{NodeError, Reply};
 use super::script::Verdict;
 use super::slots::Address;
 use super::{Applied, Flight, Outcome, Sink};
-use crate::backoff::Backoff;
+use crate::backoff::Outage;
 use crate::error::Result;
 
 /// Keys in one UNLINK.
@@ -70,7 +70,7 @@ impl Sink {
         self.has_stored = false;
         self.metrics.in_flight.set(i64::try_from(flight.plans.len()).unwrap_or(i64::MAX));
         let mut run: Option<Run> = None;
-        let mut backoff = Backoff::new(RETRY.0, RETRY.1, u64::from(std::process::id()));
+        let mut outage = Outage::new(RETRY.0, RETRY.1, u64::from(std::process::id()));
         let mut redirects = 0;
         loop {
             match self.attempt(flight, &mut run).await {
@@ -83,7 +83,7 @@ impl Sink {
                     redirects += u32::from(eager);
                     self.settle(&trouble, flight, run.as_mut()).await;
                     if !eager || redirects > EAGER_REDIRECTS {
-                        self.pause(trouble, &mut backoff).await;
+                        self.pause(trouble, &mut outage).await;
                     }
                 }
             }

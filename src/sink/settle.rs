@@ -7,7 +7,7 @@ use super::node::Command;
 use super::reply::NodeError;
 use super::slots::Address;
 use super::{Flight, Sink, SinkState};
-use crate::backoff::Backoff;
+use crate::backoff::Outage;
 use crate::error::{Error, Fault};
 
 impl Sink {
@@ -60,14 +60,14 @@ impl Sink {
     }
 
     /// Waits before the next attempt, and says why.
-    pub(super) async fn pause(&self, trouble: Trouble, backoff: &mut Backoff) {
+    pub(super) async fn pause(&self, trouble: Trouble, outage: &mut Outage) {
         let error = Error::from(trouble);
-        if backoff.attempts() == 0 {
+        if outage.is_news(&error) {
             tracing::warn!(fault = %error, "redis does not take the flight, trying again");
         }
         self.report_retrying(error.fault());
         // What no retry cures is looked at only now and then, until somebody has cured it.
-        let delay = if error.is_transient() { backoff.next_delay() } else { RETRY.1 };
+        let delay = if error.is_transient() { outage.next_delay() } else { RETRY.1 };
         tokio::time::sleep(delay).await;
     }
 

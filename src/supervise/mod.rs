@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::backoff::Backoff;
+use crate::backoff::Outage;
 use crate::catalog::{Catalog, Slot, query_error};
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
@@ -58,19 +58,19 @@ type Load = Option<JoinHandle<()>>;
 impl Supervisor {
     /// Runs sessions until a stop is asked for or a fault is definite.
     pub async fn run(self, mut pipeline: Pipeline) -> Result<()> {
-        let mut backoff = Backoff::new(RECONNECT_FIRST, RECONNECT_LIMIT, u64::from(std::process::id()));
+        let mut outage = Outage::new(RECONNECT_FIRST, RECONNECT_LIMIT, u64::from(std::process::id()));
         let mut load = None;
         let mut stop = self.stop.clone();
         let ended = loop {
-            let ended = self.one_session(&mut pipeline, &mut load, &mut backoff).await;
+            let ended = self.one_session(&mut pipeline, &mut load, &mut outage).await;
             pipeline.metrics().stream.leader.set(0);
             match ended {
-                Err(fault) if fault.is_transient() => note_fault(&pipeline, &fault, backoff.attempts()),
+                Err(fault) if fault.is_transient() => note_fault(&pipeline, &fault, &mut outage),
                 ended => break ended,
             }
             tokio::select! {
                 () = stopped(&mut stop) => break Ok(()),
-                () = tokio::time::sleep(backoff.next_delay()) => {}
+                () = tokio::time::sleep(outage.next_delay()) => {}
             }
         };
         if let Some(load) = load {
@@ -79,18 +79,13 @@ impl Supervisor {
         ended
     }
 
-    async fn one_session(
-        &self,
-        pipeline: &mut Pipeline,
-        load: &mut Load,
-        backoff: &mut Backoff,
-    ) -> Result<()> {
+    async fn one_session(&self, pipeline: &mut Pipeline, load: &mut Load, outage: &mut Outage) -> Result<()> {
         let mut stop = self.stop.clone();
         let started = tokio::select! {
             () = stopped(&mut stop) => return Ok(()),
             started = self.start(pipeline, load) => started?,
         };
-        backoff.reset();
+        outage.end();
         let Started { stream, tripwire, identity, from, xid } = started;
         pipeline.metrics().stream.leader.set(1);
         pipeline.health().tell(|facts| facts.stream = StreamState::Streaming);
@@ -231,10 +226,10 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     }
 }
 
-/// A fault is logged when it is new; the next attempts are only counted.
-fn note_fault(pipeline: &Pipeline, fault: &Error, attempts: u32) {
+/// A fault is logged when it is new; the next attempts are only counted. "streaming" is the end of it.
+fn note_fault(pipeline: &Pipeline, fault: &Error, outage: &mut Outage) {
     pipeline.metrics().stream.reconnects.inc();
-    if attempts == 0 {
+    if outage.is_news(fault) {
         tracing::warn!(%fault, "the stream ended; connecting again");
     }
     if pipeline.health().facts().stream != StreamState::Standby {
