@@ -51,7 +51,8 @@ pub struct Session<'p> {
     queue: Queue,
     /// End of WAL as the server last said; what lag in bytes is measured against.
     server_end: Lsn,
-    checkpointed: Instant,
+    /// When the last checkpoint left; `None`: the next is due at once.
+    checkpointed: Option<Instant>,
     /// The last window that is wholly in Redis once the flight that is out has landed.
     out_completes: Option<u64>,
     identity: Identity,
@@ -78,7 +79,7 @@ impl<'p> Session<'p> {
             tracker: Tracker::new(from),
             queue: Queue::default(),
             server_end: from,
-            checkpointed: Instant::now(),
+            checkpointed: Some(Instant::now()),
             out_completes: None,
             identity,
             generation: pipeline.compared,
@@ -197,7 +198,7 @@ impl<'p> Session<'p> {
     /// A checkpoint that Redis does not take is tried again after the interval, not at once.
     fn depart(&mut self, cargo: Cargo, checkpoint: Option<Checkpoint>) {
         if checkpoint.is_some() {
-            self.checkpointed = Instant::now();
+            self.checkpointed = Some(Instant::now());
         }
         self.pipeline.depart(cargo, checkpoint);
     }
@@ -205,7 +206,8 @@ impl<'p> Session<'p> {
     /// A checkpoint at what is applied, when it is new and the last one is old enough.
     fn due_checkpoint(&self) -> Option<Checkpoint> {
         let applied = self.tracker.applied_lsn();
-        let due = applied > self.tracker.flush_lsn() && self.checkpointed.elapsed() >= CHECKPOINT_INTERVAL;
+        let old = self.checkpointed.is_none_or(|at| at.elapsed() >= CHECKPOINT_INTERVAL);
+        let due = applied > self.tracker.flush_lsn() && old;
         due.then(|| self.identity.checkpoint(applied))
     }
 
@@ -228,16 +230,28 @@ impl<'p> Session<'p> {
     async fn drain(mut self, mut server: Pin<Box<dyn Future<Output = Error>>>) -> Result<()> {
         let deadline = tokio::time::sleep(DRAIN_TIMEOUT);
         tokio::pin!(deadline);
+        let mut checkpointed = Lsn::ZERO;
         loop {
-            // The last checkpoint is due at once.
-            self.checkpointed =
-                self.checkpointed.checked_sub(CHECKPOINT_INTERVAL).unwrap_or(self.checkpointed);
+            // What was applied since the last checkpoint left makes the next due at once; one that Redis did not
+            // take has to wait.
+            let applied = self.tracker.applied_lsn();
+            if applied > std::mem::replace(&mut checkpointed, applied) {
+                self.checkpointed = None;
+            }
             self.launch();
-            if self.pipeline.lane.is_idle() {
+            let resting = self.pipeline.lane.is_idle();
+            if resting && self.tracker.applied_lsn() <= self.tracker.flush_lsn() {
+                break;
+            }
+            if resting && self.must_compare() {
+                tracing::warn!(
+                    "redis takes no checkpoint before its records are compared: the next start does"
+                );
                 break;
             }
             tokio::select! {
                 landed = self.pipeline.lane.landed() => self.land(landed?),
+                () = tokio::time::sleep(CHECKPOINT_INTERVAL), if resting => {}
                 _ = &mut server => return Ok(()),
                 () = &mut deadline => {
                     tracing::warn!(events = self.queue.events(), "redis did not take everything before the stop: it is sent again at the next start");
@@ -253,7 +267,8 @@ impl<'p> Session<'p> {
     /// Tells how things stand.
     ///
     /// # Errors
-    /// A Redis node was connected again: what it remembers has to be compared before the stream goes on.
+    /// A Redis node was connected again, or lost its checkpoint: what it remembers has to be compared before the
+    /// stream goes on.
     fn report(&mut self) -> Result<()> {
         let metrics = &self.pipeline.metrics.stream;
         let applied = self.tracker.applied_lsn();
@@ -267,12 +282,18 @@ impl<'p> Session<'p> {
         metrics.lag_seconds.set(lag.as_secs_f64());
         self.pipeline.health.tell(|facts| facts.lag = lag);
         self.pipeline.note_gaps();
-        match *self.pipeline.redis.borrow() {
-            SinkState::Connected { generation } if generation != self.generation => {
-                Err(Error::transient("a redis node was connected again", ""))
+        match self.must_compare() {
+            true => {
+                Err(Error::transient("a redis node may have lost what it held: its records are compared", ""))
             }
-            _ => Ok(()),
+            false => Ok(()),
         }
+    }
+
+    /// Whether what Redis holds was last compared over other connections, or before it lost something.
+    fn must_compare(&self) -> bool {
+        let now = &*self.pipeline.redis.borrow();
+        matches!(now, SinkState::Connected { generation } if *generation != self.generation)
     }
 }
 

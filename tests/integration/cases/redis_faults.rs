@@ -143,6 +143,22 @@ async fn redis_that_comes_back_empty_is_filled_again(on: On) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stop_while_redis_takes_no_checkpoint_asks_it_only_now_and_then() {
+    let world = world_with_users(Setup::on(On::Single)).await;
+    world.caught_up().await;
+    world.store.call("", &["CONFIG", "SET", "maxmemory", "1"]).await;
+    // Nothing that touches a key: only the position moves on.
+    world.caught_up().await;
+    world.store.call("", &["CONFIG", "RESETSTAT"]).await;
+    assert_eq!(world.lockstep.sigterm().await.code(), Some(0));
+    let asked = world.store.call("", &["INFO", "commandstats"]).await.text().unwrap_or_default();
+    let refused = asked.lines().find(|line| line.starts_with("cmdstat_set:")).unwrap_or_default();
+    let refused = refused.split("rejected_calls=").nth(1).and_then(|rest| rest.split(',').next());
+    let refused: u32 = refused.and_then(|count| count.parse().ok()).unwrap_or(0);
+    assert!((1..=100).contains(&refused), "{asked}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn slots_that_move_under_load_lose_and_double_nothing() {
     let world = world_with_users(Setup::on(On::Cluster)).await;
     let (subscriber, cluster) = (world.subscriber().await, world.store.cluster());
