@@ -279,8 +279,8 @@ impl Pipeline {
 
     /// Remembers that what Redis holds was compared over the present connections.
     pub fn note_compared(&mut self) {
-        if let SinkState::Connected { generation } = *self.redis.borrow() {
-            self.compared = generation;
+        if let Some(sink) = self.lane.sink() {
+            self.compared = sink.compared();
         }
     }
 

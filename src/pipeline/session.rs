@@ -25,6 +25,10 @@ use crate::wire::{Frame, Stream};
 /// Shortest time between two checkpoints; a crash replays at most this much, which the fences skip.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(200);
 
+/// Longest time between two checkpoints: by writing one over the last, an idle stream learns whether Redis still
+/// holds what it held.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(3);
+
 /// Shortest time between two questions where the WAL ends.
 const ASK_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -203,11 +207,12 @@ impl<'p> Session<'p> {
         self.pipeline.depart(cargo, checkpoint);
     }
 
-    /// A checkpoint at what is applied, when it is new and the last one is old enough.
+    /// A checkpoint at what is applied, when the last one is old enough.
     fn due_checkpoint(&self) -> Option<Checkpoint> {
         let applied = self.tracker.applied_lsn();
-        let old = self.checkpointed.is_none_or(|at| at.elapsed() >= CHECKPOINT_INTERVAL);
-        let due = applied > self.tracker.flush_lsn() && old;
+        let is_new = applied > self.tracker.flush_lsn();
+        let interval = if is_new { CHECKPOINT_INTERVAL } else { HEARTBEAT_INTERVAL };
+        let due = self.checkpointed.is_none_or(|at| at.elapsed() >= interval);
         due.then(|| self.identity.checkpoint(applied))
     }
 

@@ -14,6 +14,7 @@ use super::call::{Call, CallWriter, Target};
 use super::group::{self, Part};
 use super::lanes::Trouble;
 use super::node::Command;
+use super::records::Stored;
 use super::reply::{NodeError, Reply};
 use super::script::Verdict;
 use super::slots::Address;
@@ -115,8 +116,8 @@ impl Sink {
             // The next flight may have stale keys to delete, and must not wait behind this one for room.
             Err(Trouble { error: NodeError::OutOfMemory, .. }) => Ok(()),
             stored => {
-                self.has_stored = stored.is_ok();
-                stored
+                self.has_stored = stored? == Stored::Everywhere;
+                Ok(())
             }
         }
     }
@@ -177,7 +178,7 @@ impl Sink {
         works: &[Work],
         derived: &[Vec<Bytes>],
     ) -> Result<(Vec<Call>, bool), Trouble> {
-        let mut writer = CallWriter::new(flight, self.epoch);
+        let mut writer = CallWriter::new(flight, self.epoch());
         let cluster = self.lanes.topology().is_cluster();
         for (index, work) in works.iter().enumerate().filter(|(_, work)| work.outcome.is_none()) {
             if writer.len() >= PIPELINE_CALLS {

@@ -90,9 +90,14 @@ impl Lanes {
         }
     }
 
-    /// Grows with every connection made and every change of the slot map.
+    /// Grows with every connection made, every change of the slot map and every [`doubt`](Lanes::doubt).
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// What was learned over these connections no longer holds.
+    pub fn doubt(&mut self) {
+        self.generation += 1;
     }
 
     /// Who owns what.

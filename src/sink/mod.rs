@@ -27,6 +27,8 @@ mod script;
 mod settle;
 pub mod slots;
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 use tokio::sync::watch;
 
@@ -39,6 +41,9 @@ use crate::metrics::SinkMetrics;
 
 pub use keyspace::Walk;
 pub use records::{LoadMark, NodeFacts, NodeRecord, Records};
+
+/// The epoch of the first database history.
+pub const FIRST_EPOCH: u32 = 1;
 
 /// Plans that travel to Redis together: one is out at a time, the next is gathered meanwhile.
 #[derive(Debug)]
@@ -92,10 +97,10 @@ pub struct Applied {
 /// Whether Redis takes what it is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SinkState {
-    /// Every node answers. The number grows with every reconnect and every change of the topology:
-    /// where it has, the nodes' checkpoints are worth comparing again.
+    /// Every node answers. The number grows with every reconnect, every change of the topology and every loss of
+    /// a checkpoint: where it is not the one [compared](Sink::compared), the nodes' records are to be compared again.
     Connected {
-        /// Connections made and slot maps read so far.
+        /// Connections made, slot maps read and losses noticed so far.
         generation: u64,
     },
     /// A flight waits for this fault to pass.
@@ -120,9 +125,12 @@ pub struct Options {
 pub struct Sink {
     lanes: lanes::Lanes,
     derived: derived::Derived,
-    epoch: u32,
+    /// `None`: neither Redis nor this process has one yet.
+    epoch: Option<u32>,
     /// The generation of the connections whose records were read last.
     compared: u64,
+    /// The checkpoint that each of the keys holds, as it was read or written last.
+    held: HashMap<Bytes, Bytes>,
     /// Whether the last flight's checkpoint is on every node.
     has_stored: bool,
     slot: String,
@@ -143,20 +151,26 @@ impl Sink {
         let mut sink = Sink {
             lanes,
             derived: derived::Derived::new(options.derived_prefixes, options.metrics.clone()),
-            epoch: 1,
+            epoch: None,
             compared: 0,
+            held: HashMap::new(),
             has_stored: false,
             slot: options.slot,
             state,
             metrics: options.metrics,
         };
-        sink.epoch = sink.read_records().await?.epoch.unwrap_or(1);
+        sink.epoch = sink.read_records().await?.epoch;
         Ok(sink)
     }
 
     /// Watches whether Redis takes what it is sent.
     pub fn state(&self) -> watch::Receiver<SinkState> {
         self.state.subscribe()
+    }
+
+    /// The generation of the connections over which the records were read last.
+    pub fn compared(&self) -> u64 {
+        self.compared
     }
 
     /// Whether the records were read over the present connections, so that a checkpoint may be written.
@@ -174,6 +188,6 @@ impl Sink {
 
     /// The database history that fences belong to.
     pub fn epoch(&self) -> u32 {
-        self.epoch
+        self.epoch.unwrap_or(FIRST_EPOCH)
     }
 }

@@ -24,7 +24,7 @@ pub struct Records {
     pub loaded: Option<String>,
     /// How far an unfinished load came.
     pub load: Option<String>,
-    /// The epoch of fences.
+    /// The highest epoch of fences that any node or this process knows.
     pub epoch: Option<u32>,
 }
 
@@ -81,6 +81,18 @@ struct StoredCheckpoint {
     timeline: u32,
     applied: String,
     node: String,
+    /// The key of the epoch lies on one node of a cluster, which may forget it.
+    #[serde(default)]
+    epoch: Option<u32>,
+}
+
+/// Whether every node took a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stored {
+    /// It did.
+    Everywhere,
+    /// One no longer held the checkpoint before it, so it lost what it held, and took none.
+    Lost,
 }
 
 impl Sink {
@@ -94,13 +106,18 @@ impl Sink {
             return Err(trouble.into());
         }
         let generation = self.lanes.generation();
-        let mut nodes = Vec::new();
+        let (mut nodes, mut epochs) = (Vec::new(), vec![self.epoch]);
+        self.held.clear();
         for (address, key, id) in self.checkpoint_keys() {
-            let stored: Option<StoredCheckpoint> = match self.lanes.ask(&address, get(key)).await {
-                Ok(reply) => reply.utf8().and_then(|text| serde_json::from_str(text).ok()),
+            let text = match self.lanes.ask(&address, get(key.clone())).await {
+                Ok(reply) => reply.text().cloned(),
                 Err(Trouble { error: NodeError::WrongType, .. }) => None,
                 Err(trouble) => return Err(trouble.into()),
             };
+            let stored: Option<StoredCheckpoint> =
+                text.as_ref().and_then(|text| serde_json::from_slice(text).ok());
+            self.held.extend(text.map(|text| (key, text)));
+            epochs.extend(stored.as_ref().map(|stored| stored.epoch));
             let inherited = stored.as_ref().is_some_and(|stored| stored.node != id);
             let checkpoint = stored.and_then(|stored| {
                 let applied: Lsn = stored.applied.parse().ok()?;
@@ -109,13 +126,15 @@ impl Sink {
             });
             nodes.push(NodeRecord { address, checkpoint, inherited });
         }
+        epochs.push(self.read_text(EPOCH_KEY.to_owned()).await?.and_then(|text| text.parse().ok()));
         let records = Records {
             nodes,
             loaded: self.read_text(LoadMark::Loaded.key(&self.slot)).await?,
             load: self.read_text(LoadMark::Progress.key(&self.slot)).await?,
-            epoch: self.read_text(EPOCH_KEY.to_owned()).await?.and_then(|text| text.parse().ok()),
+            epoch: epochs.into_iter().flatten().max(),
         };
         self.compared = generation;
+        self.report_connected();
         Ok(records)
     }
 
@@ -141,7 +160,7 @@ impl Sink {
     /// The node's; then the epoch is as before.
     pub async fn write_epoch(&mut self, epoch: u32) -> Result<()> {
         self.write_text(EPOCH_KEY.to_owned(), epoch.to_string()).await?;
-        self.epoch = epoch;
+        self.epoch = Some(epoch);
         Ok(())
     }
 
@@ -158,10 +177,14 @@ impl Sink {
         Ok(())
     }
 
+    /// Writes a checkpoint to every node, over the one that was read or written there last and over no other.
+    ///
+    /// FLUSHALL breaks no connection, and neither does a replica's copy of older data: the missing checkpoint
+    /// is what tells.
     pub(super) async fn store_checkpoint(
         &mut self,
         checkpoint: &Checkpoint,
-    ) -> std::result::Result<(), Trouble> {
+    ) -> std::result::Result<Stored, Trouble> {
         for (address, key, id) in self.checkpoint_keys() {
             let stored = StoredCheckpoint {
                 slot: checkpoint.slot.clone(),
@@ -169,11 +192,30 @@ impl Sink {
                 timeline: checkpoint.timeline,
                 applied: checkpoint.applied.to_string(),
                 node: id,
+                epoch: self.epoch,
             };
-            let text = serde_json::to_string(&stored).unwrap_or_default();
-            self.lanes.ask(&address, Command::new("SET", vec![key, text.into()])).await?;
+            let text = Bytes::from(serde_json::to_vec(&stored).unwrap_or_default());
+            let mut set = vec![key.clone(), text.clone()];
+            if let Some(before) = self.held.get(&key) {
+                // Looked at first: a checkpoint put over an older one would hide that it was older.
+                let now = self.lanes.ask(&address, get(key.clone())).await?;
+                if now.text() != Some(before) {
+                    return Ok(self.lost(&address));
+                }
+                set.push(Bytes::from_static(b"XX"));
+            }
+            if self.lanes.ask(&address, Command::new("SET", set)).await? == Reply::Nil {
+                return Ok(self.lost(&address));
+            }
+            self.held.insert(key, text);
         }
-        Ok(())
+        Ok(Stored::Everywhere)
+    }
+
+    fn lost(&mut self, address: &Address) -> Stored {
+        tracing::warn!(%address, "redis lost what it held, though it stayed connected");
+        self.lanes.doubt();
+        Stored::Lost
     }
 
     /// Address, checkpoint key and node id of each master.

@@ -37,7 +37,7 @@ impl Sink {
         for work in undone {
             let Some(plan) = flight.plans.get(work.part.plan) else { continue };
             let (mut keys, mut args) = (Vec::new(), Vec::new());
-            let frame = Frame { epoch: self.epoch, present: None };
+            let frame = Frame { epoch: self.epoch(), present: None };
             group::encode((plan, &work.part), frame, (&[], None), &mut keys, &mut args);
             // The fence stays: it is what keeps an older value from coming back.
             let keys = keys.split_off(1);

@@ -147,18 +147,17 @@ impl Supervisor {
         };
         let Start { epoch, load: reason } = start::decide(server, &redis, self.trust_redis);
         let sink = pipeline.sink().await?;
-        if redis.epoch != Some(epoch) {
-            sink.write_epoch(epoch).await?;
-        }
+        sink.write_epoch(epoch).await?;
         if reason.is_none() && !redis.loaded {
             sink.write_mark(LoadMark::Loaded, Some("{}")).await?;
         }
         pipeline.note_loaded(reason.is_none());
         if let Some(reason) = reason {
-            self.begin_load(pipeline, load, reason, records.load).await?;
+            // A mark may have been written after what it counts was lost: it says nothing beside a lost checkpoint.
+            let progress = records.load.filter(|_| redis.forgot_nothing());
+            self.begin_load(pipeline, load, reason, progress).await?;
         }
-        let everywhere = redis.checkpoints.iter().all(Option::is_some);
-        if !everywhere || reason.is_some_and(|reason| reason != LoadReason::NeverLoaded) {
+        if !redis.forgot_nothing() || reason.is_some_and(|reason| reason != LoadReason::NeverLoaded) {
             self.first_checkpoint(pipeline, server).await?;
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::lsn::Lsn;
+use crate::sink::FIRST_EPOCH;
 
 /// What the slot and the server say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,8 +22,15 @@ pub struct RedisSide {
     pub checkpoints: Vec<Option<Checkpoint>>,
     /// Whether the marker of a finished load for this slot is there.
     pub loaded: bool,
-    /// The highest epoch of the nodes; `None` when no node has one.
+    /// The highest epoch that a node or this process knows; `None` when none has one.
     pub epoch: Option<u32>,
+}
+
+impl RedisSide {
+    /// Whether every node still holds a checkpoint, and so all that was written before it.
+    pub fn forgot_nothing(&self) -> bool {
+        self.checkpoints.iter().all(Option::is_some)
+    }
 }
 
 /// How to go on.
@@ -69,20 +77,22 @@ pub fn decide(server: &ServerSide, redis: &RedisSide, trust_redis: bool) -> Star
     let known: Vec<&Checkpoint> = redis.checkpoints.iter().flatten().collect();
     let same_history = known.iter().all(|c| c.system_id == server.system_id && c.timeline == server.timeline);
     let applied = known.iter().map(|c| c.applied).min();
-    let forgot = known.len() < redis.checkpoints.len();
     let load = match applied {
         _ if !same_history => Some(LoadReason::OtherHistory),
         _ if trust_redis && !redis.loaded => None,
         // Before "never loaded": what an unfinished load has reached is no longer true either.
         Some(applied) if applied < server.confirmed_flush => Some(LoadReason::Gap),
-        Some(_) if forgot => Some(LoadReason::NodeForgot),
+        Some(_) if !redis.forgot_nothing() => Some(LoadReason::NodeForgot),
         _ if !redis.loaded => Some(LoadReason::NeverLoaded),
         None => Some(LoadReason::NodeForgot),
         Some(_) => None,
     };
     let epoch = match redis.epoch {
-        None => 1,
-        Some(epoch) if same_history => epoch,
+        None => FIRST_EPOCH,
+        // A node that remembers vouches for the history. A higher epoch for the sake of one that forgot would pass
+        // the fences of the others, which are right: events that are sent again would be published again.
+        Some(epoch) if same_history && applied.is_some() => epoch,
+        // Nobody says any more of which history the fences are that may still be there.
         Some(epoch) => epoch.saturating_add(1),
     };
     Start { epoch, load }
@@ -139,6 +149,16 @@ mod tests {
             let start = decide(&server(100), &redis(nodes, true), false);
             assert_eq!(start.load, Some(LoadReason::NodeForgot));
         }
+    }
+
+    #[test]
+    fn the_epoch_is_past_every_known_one_where_nothing_tells_of_which_history_they_were() {
+        let epoch = |nodes: Vec<_>, epoch| {
+            decide(&server(100), &RedisSide { checkpoints: nodes, loaded: false, epoch }, false).epoch
+        };
+        assert_eq!(epoch(vec![None], None), 1, "the first start");
+        assert_eq!(epoch(vec![None, None], Some(3)), 4, "a wiped redis");
+        assert_eq!(epoch(vec![at(130), None], Some(3)), 3, "the other node vouches");
     }
 
     #[test]

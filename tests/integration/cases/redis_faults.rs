@@ -6,7 +6,11 @@ use crate::harness::resp::slot_of;
 use crate::harness::workload::Workload;
 use crate::harness::{On, Redis, RedisOptions, Resp, Setup, Store, Subscriber, World, eventually};
 
-on_both!(redis_that_comes_back_empty_is_filled_again);
+on_both!(
+    redis_that_comes_back_empty_is_filled_again,
+    a_flush_while_all_is_quiet_is_noticed_and_healed,
+    a_flush_under_load_is_healed,
+);
 
 const USERS: u32 = 200;
 
@@ -128,10 +132,7 @@ async fn redis_that_comes_back_empty_is_filled_again(on: On) {
     let world = world_with_users(Setup::on(on)).await;
     let workload = Workload::start(&world.postgres, 2, 1, USERS).await;
     workload.progress(50).await;
-    let emptied = match &world.store {
-        Store::Single(redis) => redis,
-        Store::Cluster(cluster) => cluster.node(cluster.master_of("user_balance:live:7").await),
-    };
+    let emptied = one_master(&world).await;
     emptied.kill9();
     workload.progress(20).await;
     emptied.start_again().await;
@@ -140,6 +141,68 @@ async fn redis_that_comes_back_empty_is_filled_again(on: On) {
     world.caught_up().await;
     world.eventually_equal().await;
     world.lockstep.wait_ready().await;
+}
+
+/// The only Redis, or one of a cluster's.
+async fn one_master(world: &World) -> &Redis {
+    match &world.store {
+        Store::Single(redis) => redis,
+        Store::Cluster(cluster) => cluster.node(cluster.master_of("user_balance:live:7").await),
+    }
+}
+
+/// Nothing is sent that would fail: only the checkpoint is missed.
+async fn a_flush_while_all_is_quiet_is_noticed_and_healed(on: On) {
+    let world = world_with_users(Setup::on(on)).await;
+    world.caught_up().await;
+    one_master(&world).await.call(&["FLUSHALL"]).await;
+    world.eventually_equal().await;
+    world.lockstep.wait_ready().await;
+}
+
+async fn a_flush_under_load_is_healed(on: On) {
+    let world = world_with_users(Setup::on(on)).await;
+    let workload = Workload::start(&world.postgres, 2, 1, USERS).await;
+    workload.progress(50).await;
+    one_master(&world).await.call(&["FLUSHALL"]).await;
+    workload.progress(50).await;
+    workload.stop().await;
+    world.caught_up().await;
+    world.eventually_equal().await;
+    world.lockstep.wait_ready().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wiped_redis_begins_a_new_epoch() {
+    let world = world_with_users(Setup::on(On::Single)).await;
+    for epoch in ["2", "3"] {
+        world.store.single().call(&["FLUSHALL"]).await;
+        world.eventually_equal().await;
+        assert_eq!(world.store.get("lockstep:epoch").await.as_deref(), Some(epoch));
+        world.lockstep.wait_ready().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_epoch_whose_node_forgot_it_is_known_to_the_others() {
+    let world = World::set_up(Setup::on(On::Cluster)).await;
+    world.store.set("lockstep:epoch", "5").await;
+    world.lockstep.init().await;
+    world.lockstep.run().await;
+    world.user("live", 7, "100").await;
+    world.caught_up().await;
+    let epoch = world.store.get("lockstep:epoch").await;
+    let fence = "lockstep:fence:{live:7}";
+    let before = world.store.get(fence).await.unwrap_or_default();
+    assert_eq!(epoch.as_deref(), Some("6"), "no checkpoint told of which history 5 was");
+    world.lockstep.kill9();
+    let cluster = world.store.cluster();
+    cluster.node(cluster.master_of("lockstep:epoch").await).call(&["FLUSHALL"]).await;
+    world.lockstep.run().await;
+    world.eventually_equal().await;
+    assert_eq!(world.store.get("lockstep:epoch").await, epoch);
+    let after = world.store.get(fence).await;
+    assert!(after.as_deref().is_some_and(|after| after >= before.as_str()), "{after:?} after {before}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -119,6 +119,29 @@ async fn a_server_that_came_back_empty_gets_no_checkpoint_before_it_was_compared
 }
 
 #[tokio::test]
+#[tokio::test]
+async fn a_checkpoint_that_vanished_or_changed_is_noticed_by_the_next() {
+    let redis = Redis::start(RedisOptions::default()).await;
+    let mut sink = connect(&[redis.url()]).await;
+    let state = sink.state();
+    let at = |at: u64| Flight { checkpoint: Some(checkpoint(at)), ..stream(vec![]) };
+    let older = "{\"slot\":\"lockstep\",\"system_id\":\"7000000000000000000\",\"timeline\":1,\"applied\":\"0/1\",\"node\":\"\"}";
+    let restored = ["SET", "lockstep:checkpoint:lockstep", older];
+    for (loss, left) in [(&["FLUSHALL"][..], None), (&restored, Some(checkpoint(1)))] {
+        sink.apply(&at(1)).await.unwrap();
+        sink.apply(&at(2)).await.unwrap();
+        assert!(sink.has_stored());
+        let before = state.borrow().clone();
+        redis.call(loss).await;
+        sink.apply(&at(3)).await.unwrap();
+        assert!(!sink.has_stored());
+        assert_ne!(*state.borrow(), before, "whoever compares is told");
+        assert_eq!(sink.read_records().await.unwrap().nodes[0].checkpoint, left);
+        sink.apply(&at(4)).await.unwrap();
+        assert_eq!(sink.read_records().await.unwrap().nodes[0].checkpoint, Some(checkpoint(4)));
+    }
+}
+
 async fn connections_that_are_cut_again_and_again_lose_and_double_nothing() {
     let redis = Redis::start(RedisOptions::default()).await;
     let mut sink = connect(&[redis.url()]).await;
