@@ -102,10 +102,16 @@ pub fn database(catalog: &Catalog, config: &Config) -> Vec<Item> {
 pub async fn redis(sink: &mut Sink, config: &Config) -> Result<Vec<Item>> {
     let nodes = sink.server_facts().await?;
     let mut items = redis::judge(&nodes);
-    for node in &nodes {
-        items.push(redis::permissions(config, &node.address).await?);
-    }
+    items.push(permissions(sink, config).await?);
     Ok(items)
+}
+
+/// Whether Redis lets this user do all that the key map asks for, down to each literal channel and pattern of keys.
+///
+/// # Errors
+/// A node that does not answer.
+pub async fn permissions(sink: &mut Sink, config: &Config) -> Result<Item> {
+    redis::permissions(sink, config).await
 }
 
 /// The preconditions of the server alone, which must hold before anything is created on it.

@@ -2,27 +2,32 @@
 
 use std::collections::BTreeSet;
 
-use bytes::Bytes;
-
 use super::{Item, Verdict};
 use crate::config::keys::ActionSpec;
-use crate::config::{Config, KeyMapSpec};
+use crate::config::{Config, KeyMapSpec, TableSpec, UserType};
 use crate::error::Result;
-use crate::sink::NodeFacts;
-use crate::sink::node::{Command, Login, Node};
-use crate::sink::slots::Address;
+use crate::sink::{NodeFacts, Sink};
 
-/// Commands on no key that Lockstep sends, with arguments that only `ACL DRYRUN` sees.
-const KEYLESS: [&[&str]; 8] = [
+/// Commands on no key that Lockstep sends, with arguments that nobody executes.
+const KEYLESS: [&[&str]; 6] = [
     &["PING"],
     &["INFO"],
     &["SCAN", "0"],
     &["SCRIPT", "LOAD", "return 1"],
     &["EVALSHA", "0", "0"],
     &["CLIENT", "TRACKING", "ON"],
-    &["CLUSTER", "INFO"],
-    &["CLUSTER", "SLOTS"],
 ];
+/// The same, on a cluster only.
+const CLUSTER: [&[&str]; 3] = [&["CLUSTER", "INFO"], &["CLUSTER", "SLOTS"], &["ASKING"]];
+/// Commands on Lockstep's own keys.
+const OWN: [&[&str]; 4] = [
+    &["SET", "lockstep:check", "x"],
+    &["GET", "lockstep:check"],
+    &["DEL", "lockstep:check"],
+    &["UNLINK", "lockstep:check"],
+];
+/// Stands for the user type in keys where a column tells it.
+const SAMPLE_TYPE: &str = "live";
 
 /// What `INFO` said of every master.
 pub(super) fn judge(nodes: &[NodeFacts]) -> Vec<Item> {
@@ -59,86 +64,79 @@ fn judge_node(node: &NodeFacts) -> Vec<Item> {
     items
 }
 
-/// Whether this user may do on a node what Lockstep does, by `ACL DRYRUN` (Redis 7).
-pub(super) async fn permissions(config: &Config, address: &Address) -> Result<Item> {
-    let topic = format!("redis {address} ACL");
-    let login = Login::new(&config.redis)?;
-    let node =
-        Node::connect(address, &login, config.redis.database).await.map_err(|error| error.at(address))?;
-    let unknown = |why: &str| {
-        let fact = format!("the permissions of this user cannot be looked at ({why})");
-        Item::new(Verdict::Warning, &topic, fact, "compare them with the ACL that the README lists")
+/// Whether this user may do all that Lockstep does. A publish that is denied only when it is reached comes after
+/// another that was not, and would be repeated with it at every retry.
+pub(super) async fn permissions(sink: &mut Sink, config: &Config) -> Result<Item> {
+    let topic = "redis ACL";
+    let user = config.redis.username.as_deref().unwrap_or("default");
+    let wanted: Vec<Vec<String>> =
+        wanted(&config.key_map, &config.tables, sink.is_cluster()).into_iter().collect();
+    let Some(denied) = sink.denied(&wanted).await? else {
+        let fact = format!("Redis before 7.0 cannot tell what user {user:?} may do");
+        return Ok(Item::new(
+            Verdict::Warning,
+            topic,
+            fact,
+            "compare its rules with those that the README lists",
+        ));
     };
-    let user = match node.call(Command::fixed("ACL", &["WHOAMI"])).await {
-        Ok(reply) => reply.utf8().unwrap_or("default").to_owned(),
-        Err(error) => return Ok(unknown(error.label())),
-    };
-    let mut denied = BTreeSet::new();
-    for words in wanted(&config.key_map) {
-        let mut args = vec![Bytes::from_static(b"DRYRUN"), Bytes::from(user.clone())];
-        args.extend(words.iter().map(|word| Bytes::from(word.clone())));
-        match node.call(Command::new("ACL", args)).await {
-            Ok(reply) if reply.utf8() == Some("OK") => {}
-            Ok(_) => {
-                denied.insert(words.iter().take(2).map(String::as_str).collect::<Vec<_>>().join(" "));
-            }
-            Err(error) => return Ok(unknown(error.label())),
-        }
-    }
+    let denied: BTreeSet<String> =
+        denied.into_iter().map(|words| words.get(..2).unwrap_or(words).join(" ")).collect();
     Ok(match denied.is_empty() {
         true => Item::pass(topic, format!("user {user:?} may do all that Lockstep does")),
         false => Item::new(
             Verdict::Obstacle,
             topic,
-            format!("user {user:?} may not: {}", denied.into_iter().collect::<Vec<_>>().join(", ")),
+            format!("redis user {user:?} may not: {}", denied.into_iter().collect::<Vec<_>>().join(", ")),
             "grant these with ACL SETUSER, as the README lists them",
         ),
     })
 }
 
-/// Every kind of command on every key of the map, for one user.
-fn wanted(key_map: &KeyMapSpec) -> BTreeSet<Vec<String>> {
+/// Every kind of command on every key and channel of the map, for one user of each type.
+fn wanted(key_map: &KeyMapSpec, tables: &[TableSpec], cluster: bool) -> BTreeSet<Vec<String>> {
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-    let mut wanted: BTreeSet<_> = KEYLESS.iter().map(|command| words(command)).collect();
-    for command in
-        [&["SET", "lockstep:check", "x"][..], &["GET", "lockstep:check"], &["UNLINK", "lockstep:check"]]
-    {
-        wanted.insert(words(command));
-    }
-    for step in &key_map.steps {
-        match &step.action {
-            ActionSpec::Hash { key, .. } => {
-                let key = sample(key);
-                wanted.insert(words(&["HSET", &key, "f", "v"]));
-                wanted.insert(words(&["HDEL", &key, "f"]));
-                wanted.insert(words(&["UNLINK", &key]));
-            }
-            ActionSpec::String { key, .. } => {
-                wanted.insert(words(&["SET", &sample(key), "v"]));
-                wanted.insert(words(&["UNLINK", &sample(key)]));
-            }
-            ActionSpec::Delete { keys } => {
-                wanted.extend(keys.iter().map(|key| words(&["UNLINK", &sample(key)])));
-            }
-            ActionSpec::DeletePattern { key } => {
-                wanted.insert(words(&["UNLINK", &sample(key).replace('*', "x")]));
-            }
-            ActionSpec::Publish { channel, .. } => {
-                wanted.insert(words(&["PUBLISH", &sample(channel), "x"]));
-            }
+    let fixed = KEYLESS.iter().chain(&OWN).chain(CLUSTER.iter().filter(|_| cluster));
+    let mut wanted: BTreeSet<_> = fixed.map(|command| words(command)).collect();
+    let types: BTreeSet<&str> = tables
+        .iter()
+        .map(|table| match &table.user_type {
+            UserType::Constant(user_type) => user_type.as_str(),
+            UserType::Column(_) => SAMPLE_TYPE,
+        })
+        .collect();
+    for user_type in types {
+        let sample = |template: &str| template.replace("$type", user_type).replace("$id", "1");
+        for step in &key_map.steps {
+            let commands: Vec<Vec<String>> = match &step.action {
+                ActionSpec::Hash { key, .. } => {
+                    let key = sample(key);
+                    [&["HSET", &key, "f", "v"][..], &["HDEL", &key, "f"], &["HGET", &key, "f"]]
+                        .into_iter()
+                        .chain([&["EXISTS", &key][..], &["UNLINK", &key]])
+                        .map(words)
+                        .collect()
+                }
+                ActionSpec::String { key, .. } => {
+                    let key = sample(key);
+                    [&["SET", &key, "v"][..], &["GET", &key], &["UNLINK", &key]].map(words).into()
+                }
+                ActionSpec::Delete { keys } => {
+                    keys.iter().map(|key| words(&["UNLINK", &sample(key)])).collect()
+                }
+                ActionSpec::DeletePattern { key } => vec![words(&["UNLINK", &sample(key).replace('*', "x")])],
+                ActionSpec::Publish { channel, .. } => vec![words(&["PUBLISH", &sample(channel), "x"])],
+            };
+            wanted.extend(commands);
         }
     }
     wanted
 }
 
-/// A template as it stands for the user 1 of the type live.
-fn sample(template: &str) -> String {
-    template.replace("$type", "live").replace("$id", "1")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sink::slots::Address;
 
     fn node() -> NodeFacts {
         NodeFacts {
@@ -178,7 +176,8 @@ mod tests {
 
     #[test]
     fn the_built_in_map_asks_for_every_key_and_channel() {
-        let wanted = wanted(&KeyMapSpec::from_toml(crate::config::keys::BUILT_IN).unwrap());
+        let built_in = KeyMapSpec::from_toml(crate::config::keys::BUILT_IN).unwrap();
+        let wanted = wanted(&built_in, &TableSpec::defaults(), false);
         for command in [
             ["HSET", "user:{live:1}:config"],
             ["UNLINK", "financial_summary:live:1:x"],

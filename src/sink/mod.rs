@@ -11,7 +11,9 @@
 //! | `keyspace` | walking over all keys in bounded steps |
 //! | `derived`, `key_set` | which keys a pattern matches, without a SCAN per event |
 //! | `records` | Lockstep's own keys, and reading of others |
+//! | `acl` | what this user may do |
 
+mod acl;
 mod apply;
 mod call;
 mod derived;

@@ -100,7 +100,9 @@ impl Supervisor {
     async fn start(&self, pipeline: &mut Pipeline, load: &mut Load) -> Result<Started> {
         let postgres = &self.config.postgres;
         // Redis first: a walsender that is started while Redis is away would not be answered.
-        pipeline.sink().await?.read_records().await?;
+        let sink = pipeline.sink().await?;
+        sink.read_records().await?;
+        preflight::refuse_obstacles(&[preflight::permissions(sink, &self.config).await?])?;
         let client = wire::sql::connect(postgres).await?;
         self.look(&client, pipeline).await?;
         let mut walsender = Walsender::connect(postgres).await?;

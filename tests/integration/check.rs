@@ -47,7 +47,7 @@ async fn after_init_all_is_well() {
 async fn faults_of_redis_are_named() {
     let (postgres, _) = sound().await;
     let options = RedisOptions {
-        acl: vec!["narrow on >pw ~user:* ~lockstep:* &user_updates +@all".into()],
+        acl: vec!["narrow on >pw ~user:* ~lockstep:* &user_updates +@all -acl".into()],
         ..RedisOptions::default()
     };
     let redis = Redis::start(options).await;

@@ -27,6 +27,7 @@ mod large;
 mod load;
 mod money;
 mod outage;
+mod permissions;
 mod redis_faults;
 mod schema;
 mod shutdown;

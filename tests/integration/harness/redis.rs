@@ -33,6 +33,13 @@ pub struct RedisOptions {
     pub cluster: bool,
 }
 
+/// The user that the README lists, word for word; its password is `PASSWORD`.
+pub fn readme_user() -> String {
+    let readme = include_str!("../../../README.md");
+    let rules = readme.split("ACL SETUSER ").nth(1).and_then(|rest| rest.split("```").next());
+    rules.expect("the ACL in the README").split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// A server with its own folder; killed and removed on drop.
 #[derive(Debug)]
 pub struct Redis {

@@ -1,6 +1,7 @@
 //! What Redis may answer instead of doing it.
 
 use super::*;
+use crate::harness::redis::readme_user;
 use crate::harness::{Redis, RedisOptions, eventually};
 
 const EVENTS: [&str; 1] = ["user_updates"];
@@ -119,7 +120,6 @@ async fn a_server_that_came_back_empty_gets_no_checkpoint_before_it_was_compared
 }
 
 #[tokio::test]
-#[tokio::test]
 async fn a_checkpoint_that_vanished_or_changed_is_noticed_by_the_next() {
     let redis = Redis::start(RedisOptions::default()).await;
     let mut sink = connect(&[redis.url()]).await;
@@ -142,6 +142,7 @@ async fn a_checkpoint_that_vanished_or_changed_is_noticed_by_the_next() {
     }
 }
 
+#[tokio::test]
 async fn connections_that_are_cut_again_and_again_lose_and_double_nothing() {
     let redis = Redis::start(RedisOptions::default()).await;
     let mut sink = connect(&[redis.url()]).await;
@@ -188,12 +189,8 @@ async fn a_server_that_is_away_is_transient_and_says_where() {
 
 #[tokio::test]
 async fn the_documented_permissions_are_enough_and_a_missing_one_is_named() {
-    let acl = "lockstep on >pw resetchannels &user_updates &balance_updates resetkeys ~lockstep:* ~user:* \
-               ~user_balance:* ~user_stats:* ~financial_summary:* -@all +hello +auth +ping +info +select \
-               +client|tracking +cluster|slots +cluster|info +script|load +evalsha +get +set +del +unlink +exists \
-               +hset +hdel +hgetall +pttl +publish +scan +asking";
-    let redis = Redis::start(RedisOptions { acl: vec![acl.to_owned()], ..RedisOptions::default() }).await;
-    let mut sink = connect(&[format!("redis://lockstep:pw@127.0.0.1:{}", redis.port())]).await;
+    let redis = Redis::start(RedisOptions { acl: vec![readme_user()], ..RedisOptions::default() }).await;
+    let mut sink = connect(&[format!("redis://lockstep:PASSWORD@127.0.0.1:{}", redis.port())]).await;
     let mut state = sink.state();
     let flight = Flight { checkpoint: Some(checkpoint(9)), ..stream(vec![change("7", 1, "1")]) };
     assert_eq!(sink.apply(&flight).await.unwrap(), [APPLIED]);

@@ -1,0 +1,73 @@
+//! A Redis user with no more rights than the README lists, and with less.
+
+use crate::harness::redis::readme_user;
+use crate::harness::{On, PostgresOptions, Reply, Setup, Store, World};
+
+on_both!(the_rights_that_the_readme_lists_are_enough_for_everything);
+
+/// A world whose configuration logs in to Redis as the user `lockstep` with these rules.
+async fn world_as(on: On, rules: &str) -> World {
+    let mut setup = Setup::on(on);
+    setup.redis.acl = vec!["default on nopass ~* &* +@all".into(), rules.into()];
+    setup.postgres = PostgresOptions::default().set("max_slot_wal_keep_size", "1GB");
+    let world = World::set_up(setup).await;
+    world.lockstep.configure(&world.lockstep.configuration().replace("://127", "://lockstep:PASSWORD@127"));
+    world
+}
+
+async fn the_rights_that_the_readme_lists_are_enough_for_everything(on: On) {
+    let world = world_as(on, &readme_user()).await;
+    world.lockstep.init().await;
+    world.lockstep.succeed(&["check"]).await;
+    world.user("live", 7, "100").await;
+    for key in ["user_margin_calc:live:7", "user_stats:live:7", "financial_summary:live:7:all"] {
+        world.store.set(key, "stale").await;
+    }
+    world.store.hset("user:{live:7}:portfolio", "wallet_balance", "1").await;
+    world.lockstep.run().await;
+    let subscriber = world.subscriber().await;
+    world.credit(7, "1").await;
+    world.withdraw(7, "2").await;
+    world.user("live", 8, "5").await;
+    world.sql("UPDATE users SET user_type = 'demo' WHERE id = 8").await;
+    world.sql("UPDATE users SET wallet_balance = 'NaN' WHERE id = 7").await;
+    subscriber.wait_for("user_updates", "demo:8", 1).await;
+    world.sql("UPDATE users SET wallet_balance = 3 WHERE id = 7").await;
+    world.sql("DELETE FROM users WHERE id = 8").await;
+    world.caught_up().await;
+    world.eventually_equal().await;
+    assert_eq!(world.lockstep.sigterm().await.code(), Some(0));
+    world.lockstep.run().await;
+    world.sql("TRUNCATE users CASCADE").await;
+    world.caught_up().await;
+    world.eventually_equal().await;
+    world.lockstep.succeed(&["status"]).await;
+    assert_eq!(world.lockstep.sigterm().await.code(), Some(0));
+    world.lockstep.succeed(&["drop", "--yes"]).await;
+    let nodes = match &world.store {
+        Store::Single(redis) => std::slice::from_ref(redis),
+        Store::Cluster(cluster) => cluster.nodes(),
+    };
+    for node in nodes {
+        assert_eq!(node.call(&["ACL", "LOG"]).await.items(), [] as [Reply; 0], "nothing was denied");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_that_is_not_granted_is_refused_before_anything_is_published() {
+    let world = world_as(On::Single, &readme_user().replace(" &balance_updates", "")).await;
+    let subscriber = world.subscriber().await;
+    world.lockstep.init().await;
+    world.user("live", 7, "100").await;
+    for command in ["check", "run"] {
+        let ended = world.lockstep.finish(&[command]).await;
+        let said = format!("{}{}", ended.stdout, ended.stderr);
+        assert_eq!(ended.code, Some(if command == "check" { 3 } else { 1 }), "{said}");
+        assert!(said.contains("redis user \"lockstep\" may not: PUBLISH balance_updates: grant"), "{said}");
+    }
+    assert_eq!(subscriber.heard().len(), 0);
+    assert_eq!(world.store.keys("*").await, [] as [&str; 0]);
+    world.store.call("", &["ACL", "SETUSER", "lockstep", "&balance_updates"]).await;
+    world.lockstep.run().await;
+    world.eventually_equal().await;
+}
