@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::Mark;
 use super::chunks::{Chunk, ChunkEnd};
 use super::patience::patiently;
-use super::truncate::truncate;
+use super::truncate::{Tally, truncate};
 use crate::balance::Truncated;
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
@@ -61,6 +61,8 @@ pub struct Landed {
     pub outcomes: Vec<Outcome>,
     /// When each committed; empty for rows read from the database.
     pub committed: Vec<PgTime>,
+    /// What became of the users of a truncated table, who are too many to be listed.
+    pub truncated: Tally,
     /// The checkpoint that every node holds now.
     pub stored: Option<Checkpoint>,
     /// Whether the marker of a finished load was written.
@@ -126,12 +128,12 @@ async fn fly(sink: &mut Sink, cargo: Cargo, stored: Option<Checkpoint>, key_map:
                 outcomes,
                 committed,
                 stored: flight.checkpoint.filter(|_| sink.has_stored()),
-                loaded: false,
+                ..Landed::default()
             })
         }
         Cargo::Truncate(truncated) => {
-            truncate(sink, &truncated, key_map).await?;
-            Ok(Landed::default())
+            let truncated = truncate(sink, &truncated, key_map).await?;
+            Ok(Landed { truncated, ..Landed::default() })
         }
         Cargo::Rows { chunk: Chunk { plans, snapshot, done, .. }, present } => {
             let flight =

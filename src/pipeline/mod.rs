@@ -41,6 +41,7 @@ use crate::pgoutput::PgTime;
 use crate::sink::{LoadMark, Outcome, Sink, SinkState};
 use chunks::Chunks;
 use lane::{Cargo, Landed, Lane};
+use truncate::Tally;
 
 /// What the rest of the program asks of the pipeline; answered in the order of the stream.
 #[derive(Debug)]
@@ -99,6 +100,8 @@ pub struct Pipeline {
     marks: VecDeque<Mark>,
     /// Position of the last row of this session that Redis holds.
     present: Position,
+    /// Position of the last event of the stream that was counted.
+    noted: Position,
     /// When the oldest event of the flight that is out committed.
     out_since: Option<PgTime>,
     /// End of the server's WAL, as far as anyone has heard.
@@ -151,6 +154,7 @@ impl Pipeline {
             errands,
             repairs,
             present: Position::default(),
+            noted: Position::default(),
             out_since: None,
             metrics,
             health,
@@ -195,11 +199,12 @@ impl Pipeline {
         }
         let from_stream = !landed.committed.is_empty();
         for (plan, outcome) in landed.plans.iter().zip(&landed.outcomes) {
-            if from_stream {
-                self.present = self.present.max(plan.position);
+            match from_stream {
+                true => self.note_event(plan, outcome),
+                false => self.note_row(plan, outcome),
             }
-            self.note_outcome(plan, outcome, from_stream);
         }
+        self.note_truncated(&landed.truncated);
         if landed.loaded {
             self.note_loaded(true);
         }
@@ -207,36 +212,66 @@ impl Pipeline {
         self.metrics.sink.in_flight.set(0);
     }
 
-    fn note_outcome(&mut self, plan: &KeyPlan, outcome: &Outcome, from_stream: bool) {
+    /// An event of the stream. One in doubt is counted once, however often it is sent again.
+    fn note_event(&mut self, plan: &KeyPlan, outcome: &Outcome) {
         let sink = &self.metrics.sink;
-        let reason = match outcome {
-            Outcome::Skipped => {
-                sink.skipped_by_fence.inc();
-                // Applied before, but whoever was to read the user again may not have come to it.
-                match &plan.doubt {
-                    Some(doubt) if from_stream => doubt.to_string(),
-                    // The snapshot did not see the user's last change yet: read once more.
-                    _ if plan.rereads => return self.repair(plan),
-                    _ => return,
-                }
-            }
-            Outcome::Refused { reason } => reason.clone(),
+        let sent_again = plan.position <= self.noted;
+        self.noted = self.noted.max(plan.position);
+        self.present = self.present.max(plan.position);
+        let mut doubt = plan.doubt.as_ref().map(ToString::to_string);
+        match outcome {
+            Outcome::Skipped => sink.skipped_by_fence.inc(),
             Outcome::Applied(applied) => {
                 sink.retyped.inc_by(applied.retyped_keys.into());
-                if let Some(event_type) = plan.event_type(applied.as_update).filter(|_| from_stream) {
+                if let Some(event_type) = plan.event_type(applied.as_update) {
                     sink.events.with_label_values(&[event_type]).inc();
                 }
-                match &plan.doubt {
-                    Some(doubt) => doubt.to_string(),
-                    None => return,
+            }
+            Outcome::Refused { reason } => doubt = Some(reason.clone()),
+        }
+        let Some(reason) = doubt else { return };
+        if !sent_again {
+            sink.quarantined.inc();
+            tracing::warn!(position = %plan.position, reason, "an event could not be applied as written");
+        }
+        // Also where the fence has it: whoever was to read the user again may not have come to it.
+        self.repair(plan);
+    }
+
+    /// A row read from the database. What is in doubt even there stays deleted.
+    fn note_row(&mut self, plan: &KeyPlan, outcome: &Outcome) {
+        let sink = &self.metrics.sink;
+        let doubt = match (outcome, &plan.doubt) {
+            (Outcome::Refused { reason }, _) => reason.clone(),
+            (_, Some(doubt)) => doubt.to_string(),
+            (Outcome::Skipped, None) => {
+                sink.skipped_by_fence.inc();
+                // The snapshot did not see the user's last change yet: read once more.
+                if plan.rereads {
+                    self.repair(plan);
                 }
+                return;
+            }
+            (Outcome::Applied(applied), None) => {
+                sink.retyped.inc_by(applied.retyped_keys.into());
+                sink.healed.inc_by(plan.rereads.into());
+                return;
             }
         };
-        sink.quarantined.inc();
-        tracing::warn!(position = %plan.position, reason, "an event could not be applied as written");
-        // What was read from the database and is still in doubt stays deleted. So does what finds the queue full.
-        if from_stream {
-            self.repair(plan);
+        // A user that is read again was counted with the event that put it in doubt.
+        sink.quarantined.inc_by((!plan.rereads).into());
+        tracing::warn!(position = %plan.position, reason = doubt, "a user's row cannot be written: its keys stay deleted");
+    }
+
+    /// Users of a truncated table.
+    fn note_truncated(&self, tally: &Tally) {
+        let sink = &self.metrics.sink;
+        sink.events.with_label_values(&["user_deleted"]).inc_by(tally.published);
+        sink.skipped_by_fence.inc_by(tally.skipped);
+        sink.retyped.inc_by(tally.retyped_keys);
+        sink.quarantined.inc_by(tally.refused);
+        if let Some(reason) = &tally.reason {
+            tracing::warn!(users = tally.refused, reason, "users of a truncated table could not be told");
         }
     }
 

@@ -6,11 +6,43 @@ use std::sync::Arc;
 use super::patience::patiently;
 use crate::balance::{Event, Kind, Truncated, User};
 use crate::error::Result;
-use crate::keyplan::KeyMap;
-use crate::sink::{Fencing, Flight, Sink, Walk};
+use crate::keyplan::{KeyMap, KeyPlan};
+use crate::sink::{Fencing, Flight, Outcome, Sink, Walk};
+
+/// What became of the users of a table.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Deleted, and told.
+    pub published: u64,
+    /// Stopped by a fence.
+    pub skipped: u64,
+    /// Deleted, and not told as it should have been.
+    pub refused: u64,
+    /// Keys of another type than the key map says.
+    pub retyped_keys: u64,
+    /// Why the last one was refused.
+    pub reason: Option<String>,
+}
+
+impl Tally {
+    fn add(&mut self, plan: &KeyPlan, outcome: Outcome) {
+        match outcome {
+            Outcome::Skipped => self.skipped += 1,
+            Outcome::Applied(applied) => {
+                self.published += u64::from(plan.event_type(applied.as_update).is_some());
+                self.retyped_keys += u64::from(applied.retyped_keys);
+            }
+            Outcome::Refused { reason } => {
+                self.refused += 1;
+                self.reason = Some(reason);
+            }
+        }
+    }
+}
 
 /// Deletes every key of the table's users, in bounded batches, as if each had been deleted by the transaction.
-pub async fn truncate(sink: &mut Sink, truncated: &Truncated, key_map: &KeyMap) -> Result<()> {
+pub async fn truncate(sink: &mut Sink, truncated: &Truncated, key_map: &KeyMap) -> Result<Tally> {
+    let mut tally = Tally::default();
     for template in key_map.templates() {
         let glob = template.glob_for(truncated.user_type.as_deref());
         let mut place = Some(Walk::default());
@@ -20,10 +52,12 @@ pub async fn truncate(sink: &mut Sink, truncated: &Truncated, key_map: &KeyMap) 
             let users: HashSet<User> =
                 keys.iter().filter_map(|key| user_of(key, truncated, key_map)).collect();
             let plans = users.into_iter().map(|user| key_map.plan(&deleted(user, truncated))).collect();
-            sink.apply(&Flight { plans, fencing: Fencing::Stream, checkpoint: None }).await?;
+            let flight = Flight { plans, fencing: Fencing::Stream, checkpoint: None };
+            let outcomes = sink.apply(&flight).await?;
+            flight.plans.iter().zip(outcomes).for_each(|(plan, outcome)| tally.add(plan, outcome));
         }
     }
-    Ok(())
+    Ok(tally)
 }
 
 /// Whose key it is, by the first template that it fits.

@@ -101,6 +101,8 @@ async fn truncate_deletes_every_key_of_the_tables_users() {
         .await;
     world.eventually_equal().await;
     assert_eq!(world.store.keys("user_balance:*").await, ["user_balance:demo:501"]);
+    world.caught_up().await;
+    assert_eq!(world.lockstep.metric("lockstep_events_total{type=\"user_deleted\"}").await, 500.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
