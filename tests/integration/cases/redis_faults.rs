@@ -249,6 +249,75 @@ async fn a_planned_failover_under_load_loses_and_doubles_nothing() {
     is_whole_again(&world, &subscriber).await;
 }
 
+/// No replica takes over: the cluster serves nothing until the shard is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_lost_a_shard_is_waited_for() {
+    let mut setup = Setup::on(On::Cluster);
+    setup.redis.config = vec!["cluster-require-full-coverage yes".into()];
+    setup.redis.append_only = true;
+    setup.config = "[stream]\nstatus_interval = \"500ms\"".into();
+    let world = world_with_users(setup).await;
+    let (subscriber, cluster) = (world.subscriber().await, world.store.cluster());
+    let master = cluster.master_of("user:{live:7}:config").await;
+    let replica = cluster.replica_of(master).await;
+    [replica, master].iter().for_each(|node| cluster.node(*node).kill9());
+    let workload = Workload::start(&world.postgres, 2, 1, USERS).await;
+    workload.progress(100).await;
+    eventually("the other shards serve nothing", async || {
+        let other = cluster.nodes().iter().find(|node| node.is_running())?;
+        let info = other.call(&["CLUSTER", "INFO"]).await.text()?;
+        info.contains("cluster_state:fail").then_some(())
+    })
+    .await;
+    workload.progress(50).await;
+    workload.stop().await;
+    is_not_ready_because(&world, &["refused", "clusterdown"]).await;
+    is_heard_by_postgres(&world).await;
+    for node in [master, replica] {
+        cluster.node(node).start_again().await;
+    }
+    is_whole_again(&world, &subscriber).await;
+}
+
+/// Every connection stays open; only the answer is CLUSTERDOWN.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_says_it_is_down_is_waited_for() {
+    let mut setup = Setup::on(On::Cluster);
+    setup.redis.config = vec!["cluster-require-full-coverage yes".into()];
+    setup.config = "[stream]\nstatus_interval = \"500ms\"".into();
+    let world = world_with_users(setup).await;
+    let (subscriber, cluster) = (world.subscriber().await, world.store.cluster());
+    let slot = slot_of("nobody's").to_string();
+    let owner = cluster.master_of("nobody's").await;
+    for node in cluster.nodes() {
+        node.call(&["CLUSTER", "DELSLOTS", &slot]).await;
+    }
+    world.credit(7, "1").await;
+    is_not_ready_because(&world, &["clusterdown"]).await;
+    is_heard_by_postgres(&world).await;
+    cluster.node(owner).call(&["CLUSTER", "ADDSLOTS", &slot]).await;
+    is_whole_again(&world, &subscriber).await;
+    assert_eq!(world.store.get("user_balance:live:7").await.as_deref(), Some("1001"));
+}
+
+/// The same stream goes on telling the server that it lives, though nothing reaches Redis.
+async fn is_heard_by_postgres(world: &World) {
+    let query = "SELECT pid, reply_time FROM pg_stat_replication WHERE state = 'streaming'";
+    let status = async || {
+        let row = world.postgres.rows(query).await.pop()?;
+        Some((row[0].clone()?, row[1].clone()?))
+    };
+    let (stream, mut heard) = status().await.expect("a stream");
+    for _ in 0..3 {
+        heard = eventually("the server hears of it", async || {
+            let (pid, now) = status().await?;
+            assert_eq!(pid, stream, "the same stream");
+            (now > heard).then_some(now)
+        })
+        .await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_master_that_dies_under_load_is_replaced_and_redis_equals_the_database() {
     let world = world_with_users(Setup::on(On::Cluster)).await;
