@@ -1,5 +1,6 @@
 //! Redis answers something else than OK, is emptied, or moves slots and masters, while the program runs.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::harness::resp::slot_of;
@@ -170,6 +171,32 @@ async fn a_flush_under_load_is_healed(on: On) {
     world.caught_up().await;
     world.eventually_equal().await;
     world.lockstep.wait_ready().await;
+}
+
+/// With the epoch's own node: the others' fences must go on to stop what is sent again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flush_of_one_master_doubles_no_event_of_the_others() {
+    let world = world_with_users(Setup::on(On::Cluster)).await;
+    let (subscriber, cluster) = (world.subscriber().await, world.store.cluster());
+    let workload = Workload::start(&world.postgres, 2, 1, USERS).await;
+    workload.progress(50).await;
+    let flushed = cluster.master_of("lockstep:epoch").await;
+    cluster.node(flushed).call(&["FLUSHALL"]).await;
+    workload.progress(50).await;
+    eventually("the loss was noticed", async || {
+        world.lockstep.log().contains("lost what it held").then_some(())
+    })
+    .await;
+    workload.stop().await;
+    world.caught_up().await;
+    world.eventually_equal().await;
+    let mut seen = BTreeSet::new();
+    for heard in subscriber.heard() {
+        if cluster.master_of(&format!("{{{}}}", heard.user())).await != flushed {
+            let event = (heard.channel.clone(), heard.text("event_id").to_owned());
+            assert!(seen.insert(event), "published twice: {}", heard.payload);
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
