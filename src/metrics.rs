@@ -68,7 +68,7 @@ pub struct SinkMetrics {
     pub quarantined: IntCounter,
     /// Users whose keys were wrong and were written again.
     pub healed: IntCounter,
-    /// Changes that reached the keys without an event.
+    /// Users whose balance was changed by a load after a gap: no event told of it.
     pub unpublished: IntCounter,
     /// Keys that had another type than the key map says and were replaced.
     pub retyped: IntCounter,
@@ -181,7 +181,8 @@ fn sink_metrics(names: &Names<'_>) -> prometheus::Result<SinkMetrics> {
         skipped_by_fence: names.counter("skipped_by_fence_total", "Events that a fence had already seen.")?,
         quarantined: names.counter("quarantined_total", "Events that could not be applied as written.")?,
         healed: names.counter("healed_total", "Users whose keys were wrong and were written again.")?,
-        unpublished: names.counter("unpublished_total", "Changes that reached the keys without an event.")?,
+        unpublished: names
+            .counter("unpublished_total", "Users whose balance changed inside a gap, without an event.")?,
         retyped: names.counter("retyped_keys_total", "Keys of a wrong type that were replaced.")?,
         deleted_out_of_memory: names.counter(
             "deleted_out_of_memory_total",

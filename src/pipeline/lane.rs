@@ -47,6 +47,8 @@ pub enum Cargo {
         chunk: Chunk,
         /// The stream's position, the rows' new fence.
         present: Position,
+        /// Whether the rows may hold changes that the stream never carried.
+        in_gap: bool,
     },
     /// A mark of the load.
     Mark(Mark),
@@ -65,6 +67,8 @@ pub struct Landed {
     pub truncated: Tally,
     /// The checkpoint that every node holds now.
     pub stored: Option<Checkpoint>,
+    /// Rows that changed a balance of which no event tells.
+    pub unpublished: u64,
     /// Whether the marker of a finished load was written.
     pub loaded: bool,
 }
@@ -135,13 +139,22 @@ async fn fly(sink: &mut Sink, cargo: Cargo, stored: Option<Checkpoint>, key_map:
             let truncated = truncate(sink, &truncated, key_map).await?;
             Ok(Landed { truncated, ..Landed::default() })
         }
-        Cargo::Rows { chunk: Chunk { plans, snapshot, done, .. }, present } => {
+        Cargo::Rows { chunk: Chunk { plans, snapshot, done, .. }, present, in_gap } => {
+            let differ = match in_gap {
+                true => patiently(async || sink.stored_otherwise(&plans).await).await?,
+                false => Vec::new(),
+            };
             let flight =
                 Flight { plans, fencing: Fencing::Snapshot { snapshot, present }, checkpoint: stored };
             let outcomes = sink.apply(&flight).await?;
             // The reader may be gone: then nobody waits for the answer.
             let _ = done.send(ChunkEnd::Written);
+            let changed =
+                differ.iter().zip(&outcomes).zip(&flight.plans).filter(|((differs, outcome), plan)| {
+                    **differs && !plan.rereads && matches!(outcome, Outcome::Applied(_))
+                });
             Ok(Landed {
+                unpublished: changed.count() as u64,
                 plans: flight.plans,
                 outcomes,
                 stored: flight.checkpoint.filter(|_| sink.has_stored()),

@@ -100,6 +100,8 @@ pub struct Pipeline {
     marks: VecDeque<Mark>,
     /// Position of the last row of this session that Redis holds.
     present: Position,
+    /// Whether the rows being loaded may hold changes that the stream never carried.
+    in_gap: bool,
     /// Position of the last event of the stream that was counted.
     noted: Position,
     /// When the oldest event of the flight that is out committed.
@@ -154,6 +156,7 @@ impl Pipeline {
             errands,
             repairs,
             present: Position::default(),
+            in_gap: false,
             noted: Position::default(),
             out_since: None,
             metrics,
@@ -175,7 +178,7 @@ impl Pipeline {
         }
         let chunk = self.chunks.ready(applied)?;
         let present = self.present.max(Position { commit_lsn: applied, ordinal: 0 });
-        Some(Cargo::Rows { chunk, present })
+        Some(Cargo::Rows { chunk, present, in_gap: self.in_gap })
     }
 
     fn depart(&mut self, cargo: Cargo, checkpoint: Option<Checkpoint>) {
@@ -205,6 +208,7 @@ impl Pipeline {
             }
         }
         self.note_truncated(&landed.truncated);
+        self.metrics.sink.unpublished.inc_by(landed.unpublished);
         if landed.loaded {
             self.note_loaded(true);
         }
@@ -296,8 +300,10 @@ impl Pipeline {
         self.health.tell(|facts| facts.loaded = loaded);
     }
 
-    /// Drops what a load that was stopped has handed in.
-    pub fn forget_errands(&mut self) {
+    /// A load begins: drops what one that was stopped has handed in. `in_gap`: its rows may hold changes that the
+    /// stream never carried.
+    pub fn begin_load(&mut self, in_gap: bool) {
+        self.in_gap = in_gap;
         while self.errands.try_recv().is_ok() {}
         self.marks.clear();
         self.chunks.forget();

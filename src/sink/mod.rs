@@ -11,6 +11,7 @@
 //! | `keyspace` | walking over all keys in bounded steps |
 //! | `derived`, `key_set` | which keys a pattern matches, without a SCAN per event |
 //! | `records` | Lockstep's own keys, and reading of others |
+//! | `stored` | what a row is written over |
 //! | `acl` | what this user may do |
 
 mod acl;
@@ -28,6 +29,7 @@ pub mod reply;
 mod script;
 mod settle;
 pub mod slots;
+mod stored;
 
 use std::collections::HashMap;
 

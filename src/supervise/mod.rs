@@ -183,7 +183,7 @@ impl Supervisor {
             // Aborted or failed: either way it hands in nothing more.
             let _ = load.await;
         }
-        pipeline.forget_errands();
+        pipeline.begin_load(matches!(reason, LoadReason::Gap | LoadReason::OtherHistory));
         let reached = progress.filter(|_| reason == LoadReason::NeverLoaded);
         let sink = pipeline.sink().await?;
         // In this order: stopped between the two, the next start must not go on behind an old mark.

@@ -3,6 +3,26 @@
 use crate::harness::postgres::rows;
 use crate::harness::{On, Setup, World, eventually};
 
+/// The slot is lost, and with it the changes that nobody streamed.
+#[tokio::test(flavor = "multi_thread")]
+async fn balances_that_changed_inside_a_gap_reach_the_keys_and_are_counted_as_unpublished() {
+    let world = World::running(On::Single).await;
+    for id in 1..=5 {
+        world.user("live", id, "100").await;
+    }
+    world.caught_up().await;
+    assert_eq!(world.lockstep.sigterm().await.code(), Some(0));
+    world.sql("SELECT pg_drop_replication_slot('lockstep')").await;
+    world.sql("UPDATE users SET wallet_balance = wallet_balance + 1 WHERE id <= 3").await;
+    world.lockstep.init().await;
+    let subscriber = world.subscriber().await;
+    world.lockstep.run().await;
+    world.eventually_equal().await;
+    assert_eq!(world.lockstep.metric("lockstep_unpublished_total").await, 3.0);
+    world.caught_up().await;
+    assert_eq!(subscriber.heard().len(), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_load_writes_every_user_and_publishes_nothing() {
     let world = World::set_up(Setup::on(On::Single)).await;

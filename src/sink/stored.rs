@@ -1,0 +1,67 @@
+//! What keys hold before a row is written over it: changes inside a gap have no event, and can only be counted so.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+
+use super::Sink;
+use super::lanes::Trouble;
+use super::node::Command;
+use super::reply::NodeError;
+use super::slots::Address;
+use crate::error::Result;
+use crate::keyplan::{KeyPlan, Step};
+
+/// What one node is asked, and for each answer the plan and its balance.
+#[derive(Default)]
+struct Reads<'p> {
+    questions: Vec<Command>,
+    wanted: Vec<(usize, &'p Bytes)>,
+}
+
+impl Sink {
+    /// For each plan whether Redis holds another balance than the plan writes; not where it holds none.
+    ///
+    /// # Errors
+    /// A node that does not answer.
+    pub async fn stored_otherwise(&mut self, plans: &[KeyPlan]) -> Result<Vec<bool>> {
+        let mut differs = vec![false; plans.len()];
+        let mut by_node: HashMap<Address, Reads<'_>> = HashMap::new();
+        for (index, plan) in plans.iter().enumerate() {
+            let Some((key, question, balance)) = plan.steps.iter().find_map(balance_read) else { continue };
+            let topology = self.lanes.topology();
+            let owner = topology.owner(topology.slot(key)).cloned().ok_or_else(|| self.lanes.unowned())?;
+            let reads = by_node.entry(owner).or_default();
+            reads.questions.push(question);
+            reads.wanted.push((index, balance));
+        }
+        for (address, Reads { questions, wanted }) in by_node {
+            let replies = self.lanes.open(&address).await?.node.send(questions).await;
+            for ((index, balance), reply) in wanted.into_iter().zip(replies) {
+                let is_other = match reply {
+                    Ok(stored) => stored.text().is_some_and(|stored| stored != balance),
+                    Err(NodeError::WrongType) => true,
+                    Err(error) => {
+                        let trouble = Trouble { address, error };
+                        self.lanes.recover(&trouble).await;
+                        return Err(trouble.into());
+                    }
+                };
+                differs.get_mut(index).into_iter().for_each(|differs| *differs = is_other);
+            }
+        }
+        Ok(differs)
+    }
+}
+
+/// A key that keeps the balance, how it is asked for, and what the step writes there.
+fn balance_read(step: &Step) -> Option<(&Bytes, Command, &Bytes)> {
+    match step {
+        Step::Hash { key, set, .. } => {
+            let (field, balance) = set.iter().find(|(field, _)| &**field == b"balance")?;
+            Some((key, Command::new("HGET", vec![key.clone(), field.clone()]), balance))
+        }
+        Step::Set { key, value, .. } => Some((key, Command::new("GET", vec![key.clone()]), value)),
+        _ => None,
+    }
+}
