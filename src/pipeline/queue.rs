@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use super::lane::Cargo;
-use crate::balance::{Event, Truncated};
-use crate::keyplan::KeyMap;
+use crate::balance::Truncated;
+use crate::keyplan::KeyPlan;
 use crate::pgoutput::PgTime;
 
 /// What the stream brought and no flight has taken yet, oldest first.
@@ -16,7 +16,7 @@ pub struct Queue {
 
 #[derive(Debug)]
 enum Item {
-    Event(Box<Event>),
+    Event(Box<KeyPlan>, PgTime),
     Truncate(Truncated),
     /// Everything before belongs to windows up to this one.
     EndOfWindow(u64),
@@ -32,10 +32,10 @@ pub struct Departure {
 }
 
 impl Queue {
-    /// Adds a user's event.
-    pub fn push_event(&mut self, event: Box<Event>) {
+    /// Adds what a user's event does, and when it committed.
+    pub fn push_event(&mut self, plan: KeyPlan, committed: PgTime) {
         self.events += 1;
-        self.items.push_back(Item::Event(event));
+        self.items.push_back(Item::Event(Box::new(plan), committed));
     }
 
     /// Adds a truncate.
@@ -65,14 +65,14 @@ impl Queue {
     /// When the oldest waiting event committed.
     pub fn oldest_commit(&self) -> Option<PgTime> {
         self.items.iter().find_map(|item| match item {
-            Item::Event(event) => Some(event.commit.time),
+            Item::Event(_, committed) => Some(*committed),
             Item::Truncate(truncated) => Some(truncated.commit.time),
             Item::EndOfWindow(_) => None,
         })
     }
 
     /// The next departure of at most `limit` plans; `None` when nothing waits.
-    pub fn depart(&mut self, key_map: &KeyMap, limit: usize) -> Option<Departure> {
+    pub fn depart(&mut self, limit: usize) -> Option<Departure> {
         if let Some(Item::Truncate(_)) = self.items.front() {
             return self.depart_truncate();
         }
@@ -81,10 +81,10 @@ impl Queue {
         let mut completes = None;
         while let Some(item) = self.items.pop_front() {
             match item {
-                Item::Event(event) if plans.len() < limit => {
+                Item::Event(plan, at) if plans.len() < limit => {
                     self.events -= 1;
-                    committed.push(event.commit.time);
-                    plans.push(key_map.plan(&event));
+                    committed.push(at);
+                    plans.push(*plan);
                 }
                 Item::EndOfWindow(sequence) => completes = Some(sequence),
                 later => {

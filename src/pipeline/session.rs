@@ -166,7 +166,10 @@ impl<'p> Session<'p> {
         self.pipeline.health.note_commit(window.commit.time.0);
         for output in self.pipeline.mapping.events(window) {
             match output {
-                Output::Event(event) => self.queue.push_event(event),
+                // Planned here, while the flight before is out.
+                Output::Event(event) => {
+                    self.queue.push_event(self.pipeline.key_map.plan(&event), event.commit.time);
+                }
                 Output::Truncated(truncated) => self.queue.push_truncate(truncated),
                 Output::Refused(refused) => self.pipeline.note_refused(refused),
             }
@@ -184,7 +187,7 @@ impl<'p> Session<'p> {
             let checkpoint = self.due_checkpoint();
             let departure = match self.pipeline.errand_due(applied) {
                 Some(cargo) => Some(Departure { cargo, completes: None }),
-                None => self.queue.depart(&self.pipeline.key_map, self.pipeline.limits.flight_events),
+                None => self.queue.depart(self.pipeline.limits.flight_events),
             };
             match departure {
                 Some(Departure { cargo, completes }) if !cargo.is_empty() => {
