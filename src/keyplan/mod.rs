@@ -132,6 +132,28 @@ pub enum Step {
     },
 }
 
+impl Step {
+    /// When it is done.
+    pub fn guard(&self) -> &Guard {
+        match self {
+            Step::Hash { guard, .. }
+            | Step::Set { guard, .. }
+            | Step::Delete { guard, .. }
+            | Step::DeletePattern { guard, .. }
+            | Step::PublishEvent { guard, .. }
+            | Step::Publish { guard, .. } => guard,
+        }
+    }
+
+    /// The one key it changes; `None` where it publishes or deletes whatever matches.
+    pub fn key(&self) -> Option<&Bytes> {
+        match self {
+            Step::Hash { key, .. } | Step::Set { key, .. } | Step::Delete { key, .. } => Some(key),
+            Step::DeletePattern { .. } | Step::PublishEvent { .. } | Step::Publish { .. } => None,
+        }
+    }
+}
+
 /// What only the fence can decide: which watched columns differ from what was last written.
 /// Bit `n` is column `n` of the key map's. What the planner can decide itself leaves no guard.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

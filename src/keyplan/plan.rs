@@ -235,6 +235,7 @@ impl Planner<'_> {
             && *last == key
             && *same == guard
             && (*if_exists == hash.if_exists || (!*if_exists && !into.is_empty()))
+            && !names(&set, &remove).any(|name| names(into, from).any(|known| known == name))
         {
             into.append(&mut set);
             from.append(&mut remove);
@@ -308,6 +309,11 @@ impl Planner<'_> {
         });
         if undecodable { vec![None; map.watched.len()] } else { watched.collect() }
     }
+}
+
+/// Every field that a change of a hash names.
+fn names<'a>(set: &'a [(Bytes, Bytes)], remove: &'a [Bytes]) -> impl Iterator<Item = &'a Bytes> {
+    set.iter().map(|(name, _)| name).chain(remove)
 }
 
 /// Whether the event tells of a column: all of them where the old row is not known, else those that

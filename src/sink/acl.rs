@@ -6,7 +6,6 @@ use super::Sink;
 use super::lanes::Trouble;
 use super::node::Command;
 use super::reply::{NodeError, Reply};
-use super::script::number;
 use crate::error::Result;
 
 /// ARGV: for each command the number of its words, then these. Reply: the ordinals of those that are denied;
@@ -31,14 +30,14 @@ impl Sink {
         let mut is_denied = vec![false; commands.len()];
         let words = |command: &Vec<String>| {
             let words = command.iter().map(|word| Bytes::from(word.clone())).collect::<Vec<_>>();
-            std::iter::once(number(command.len())).chain(words).collect::<Vec<_>>()
+            std::iter::once(command.len().to_string().into()).chain(words).collect::<Vec<_>>()
         };
         let asked: Vec<Bytes> = commands.iter().flat_map(words).collect();
         for address in self.lanes.topology().masters() {
             let load = Command::fixed("SCRIPT", &["LOAD", PROBE]);
             let unexpected = || Trouble { address: address.clone(), error: NodeError::NoScript };
             let hash = self.lanes.ask(&address, load).await?.text().cloned().ok_or_else(unexpected)?;
-            let args = [vec![hash, number(0)], asked.clone()].concat();
+            let args = [vec![hash, 0.to_string().into()], asked.clone()].concat();
             match self.lanes.ask(&address, Command::new("EVALSHA", args)).await? {
                 Reply::List(ordinals) => {
                     for ordinal in ordinals.iter().filter_map(Reply::int) {

@@ -1,39 +1,60 @@
 -- Applies the plans of several users, each behind its fence, in one atomic step.
 --
--- ARGV: mode ("stream" or "snapshot"), xmin, xmax, running ids (hex, comma-separated), tombstone TTL in ms,
--- then for each plan: number of its ARGV, number of its KEYS, new fence, flags, event head, event tail,
--- the position the fence must have reached first (or ""), steps.
--- KEYS: for each plan its fence, then the keys of its steps in their order.
+-- KEYS: the fences of all plans, then for each plan the keys of its steps in their order.
+-- ARGV[1], MessagePack: { mode ("stream" or "snapshot"), xmin, xmax, running ids (hex, comma-separated), tombstone
+-- TTL in ms, layouts, plans }.
+-- A layout is what plans have in common: { flags, number of KEYS besides the fence, number of further ARGV, steps }.
+-- A plan: { number of its layout, new fence, the position the fence must have reached first (or ""), values of the
+-- steps in their order ... }.
+-- Further ARGV, for each plan: none where nothing is published; its event; or the event's text before and after its
+-- type, where only the fence can tell it. Not in ARGV[1], because Lua hashes every byte of every string it makes.
 --
 -- A fence is text that compares as bytes: epoch(8) lsn(16) ordinal(8) xid(16) mark(1) watched values. Numbers are
 -- fixed-width hex because Lua's lose digits above 2^53. Flags: x keep the old xid, w merge the watched values, c some
 -- step asks what changed.
 --
+-- Order: the writes of all plans, then every key that is to go, then the fences, then the publishes. Nothing is
+-- published before its fence is stored, and no fence is stored before its keys are.
+--
 -- Reply, a line for each plan: a applied, u applied as user_update (both may be followed by the number of keys
 -- of another type that were replaced), s skipped, w not tried, !CODE not done because of Redis' state,
 -- ?CODE refused: the user's keys are deleted and the fence is written.
-local sub, find, match, call = string.sub, string.find, string.match, redis.call
-local mode, xmin, xmax, running, tombstone = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local UNKNOWN, UNLINK_CHUNK = string.rep('-', 16), 1000
+local sub, find, match, unpack, pcall = string.sub, string.find, string.match, unpack, pcall
+local call, try, KEYS, ARGV = redis.call, redis.pcall, KEYS, ARGV
+local mode, xmin, xmax, running, tombstone, layouts, plans = unpack(cmsgpack.unpack(ARGV[1]))
+local UNKNOWN, CHUNK = string.rep('-', 16), 1000
 
-local retyped, old, fence, fenced
+-- By fence key what is stored there, or will be at the end of this call.
+local fences = {}
+-- By plan what its fence was; only of plans that leave a new one.
+local before = {}
+local doomed, dooms = {}, 0
+-- What is to be published: by whom, where, what.
+local publishers, channels, messages, publishes = {}, {}, {}, 0
+-- Of the plan that is being applied.
+local retyped, fence
+local out = {}
 
 local function failed(reply)
   return type(reply) == 'table' and reply.err
+end
+
+local function unlink_doomed()
+  for first = 1, dooms, CHUNK do
+    call('UNLINK', unpack(doomed, first, math.min(first + CHUNK - 1, dooms)))
+  end
+  dooms = 0
+end
+
+local function doom(k, count)
+  for i = 1, count do doomed[dooms + i] = KEYS[k + i] end
+  dooms = dooms + count
 end
 
 local function replace_type(key, reply)
   if not find(reply.err, 'WRONGTYPE', 1, true) then error(reply) end
   call('UNLINK', key)
   retyped = retyped + 1
-end
-
-local function unlink(first, last)
-  while first <= last do
-    local to = math.min(first + UNLINK_CHUNK - 1, last)
-    call('UNLINK', unpack(KEYS, first, to))
-    first = to + 1
-  end
 end
 
 local function write_fence(key, value)
@@ -72,7 +93,7 @@ local function write_watched(values, count)
 end
 
 -- The new fence with what only the old one knows; and the bits of the watched values that changed.
-local function merge(new, flags)
+local function merge(old, new, flags)
   if flags == '' and mode == 'stream' then return new, 0 end
   local position, xid, mark, watched = sub(new, 1, 32), sub(new, 33, 48), sub(new, 49, 49), sub(new, 50)
   if old then
@@ -87,14 +108,14 @@ local function merge(new, flags)
   if not old or #old < 50 or sub(old, 49, 49) == 't' then
     changed = -1
   elseif sub(old, 50) ~= watched then
-    local before, known = read_watched(old)
+    local former, known = read_watched(old)
     local after, count = read_watched(new)
     if known > count then count = known end
     for i = 1, count do
-      if after[i] and after[i] ~= before[i] then
+      if after[i] and after[i] ~= former[i] then
         changed = changed + 2 ^ (i - 1)
       elseif not after[i] then
-        after[i] = before[i]
+        after[i] = former[i]
       end
     end
     if find(flags, 'w', 1, true) then watched = write_watched(after, count) end
@@ -102,7 +123,7 @@ local function merge(new, flags)
   return position .. xid .. mark .. watched, changed
 end
 
-local function stopped(new)
+local function stopped(old, new)
   if not old then return false end
   if mode == 'stream' then return sub(new, 1, 32) <= sub(old, 1, 32) end
   local epoch, present = sub(old, 1, 8), sub(new, 1, 8)
@@ -112,17 +133,20 @@ local function stopped(new)
   return not seen
 end
 
-local function hash(key, at, sets, removes, only_existing)
-  if only_existing and call('EXISTS', key) == 0 then return end
+-- `pairs` holds the names at its odd places; the values are put between them.
+local function hash(key, pairs, removes, plan, at)
+  local sets = #pairs / 2
   if sets > 0 then
-    local reply = redis.pcall('HSET', key, unpack(ARGV, at, at + sets - 1))
+    for i = 1, sets do pairs[2 * i] = plan[at + i] end
+    local reply = try('HSET', key, unpack(pairs))
     if failed(reply) then
       replace_type(key, reply)
-      call('HSET', key, unpack(ARGV, at, at + sets - 1))
+      call('HSET', key, unpack(pairs))
     end
   end
-  if removes > 0 then
-    local reply = redis.pcall('HDEL', key, unpack(ARGV, at + sets, at + sets + removes - 1))
+  -- Most hashes hold nothing else, and asking is a fraction of looking for each name.
+  if #removes > 0 and (sets == 0 or call('HLEN', key) ~= sets) then
+    local reply = try('HDEL', key, unpack(removes))
     if failed(reply) then replace_type(key, reply) end
   end
 end
@@ -130,79 +154,64 @@ end
 -- Whether a stored balance is there and another one; a key of another type holds none.
 local function differs(key, field, balance)
   local stored
-  if field == '' then stored = redis.pcall('GET', key) else stored = redis.pcall('HGET', key, field) end
+  if field == '' then stored = try('GET', key) else stored = try('HGET', key, field) end
   return stored and not failed(stored) and stored ~= balance
 end
 
-local function apply(k, a)
-  retyped, fenced = 0, false
-  local new, flags = ARGV[a + 2], ARGV[a + 3]
-  fence = new
-  old = redis.pcall('GET', KEYS[k])
-  if failed(old) then
-    replace_type(KEYS[k], old)
-    old = false
-  end
-  if ARGV[a + 6] ~= '' and (not old or sub(old, 1, 32) < ARGV[a + 6]) then return 'w' end
-  if stopped(new) then return 's' end
+local function publish(number, channel, text)
+  publishes = publishes + 1
+  publishers[publishes], channels[publishes], messages[publishes] = number, channel, text
+end
+
+-- `k` and `a` are the last KEYS and ARGV before the plan's own.
+local function apply(number, plan, layout, k, a)
+  local old, new, after = fences[KEYS[number]], plan[2], plan[3]
+  if after ~= '' and (not old or sub(old, 1, 32) < after) then return 'w' end
+  if stopped(old, new) then return 's' end
   local changed
-  fence, changed = merge(new, flags)
-  local event, result = ARGV[a + 4], 'a'
-  if ARGV[a + 5] ~= '' then
+  fence, changed = merge(old, new, layout[1])
+  local event, result = ARGV[a + 1], 'a'
+  if layout[3] == 2 then
     local update = bit.band(changed, 1) == 0
     if update then result = 'u' end
-    event = event .. (update and 'user_update' or 'balance_change') .. ARGV[a + 5]
+    event = event .. (update and 'user_update' or 'balance_change') .. ARGV[a + 2]
   end
-  local last = a + tonumber(ARGV[a]) - 1
-  local key, at, run, wrong = k, a + 7, true, false
-  while at <= last do
-    local step = ARGV[at]
-    if step == 'G' then
-      local any, none, unequal = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), ARGV[at + 3]
-      run = (any == 0 or bit.band(changed, any) ~= 0) and bit.band(changed, none) == 0
-      if unequal ~= '' then run = run and wrong end
-      at = at + 4
-    elseif step == 'B' then
-      key = key + 1
-      wrong = differs(KEYS[key], ARGV[at + 1], ARGV[at + 2])
-      at = at + 3
-    else
-      if step == 'H' or step == 'E' then
-        local sets, removes = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
-        key = key + 1
-        if run then hash(KEYS[key], at + 3, sets, removes, step == 'E') end
-        at = at + 3 + sets + removes
-      elseif step == 'S' then
-        key = key + 1
-        if run then call('SET', KEYS[key], ARGV[at + 1]) end
-        at = at + 2
-      elseif step == 'T' then
-        key = key + 1
-        if run then call('SET', KEYS[key], ARGV[at + 1], 'PX', ARGV[at + 2]) end
-        at = at + 3
-      elseif step == 'D' then
-        local count = tonumber(ARGV[at + 1])
-        if run then unlink(key + 1, key + count) end
-        key = key + count
-        at = at + 2
-      else
-        -- Before the first publish: Redis may refuse the fence (out of memory) and then must not have published.
-        if run and not fenced then
-          write_fence(KEYS[k], fence)
-          fenced = true
-        end
-        if step == 'V' then
-          if run then call('PUBLISH', ARGV[at + 1], event) end
-          at = at + 2
-        else
-          if run then call('PUBLISH', ARGV[at + 1], ARGV[at + 2]) end
-          at = at + 3
-        end
-      end
+  local steps, value, run, wrong = layout[4], 3, true, false
+  for s = 1, #steps do
+    local step = steps[s]
+    local op = step[1]
+    if op == 'H' or op == 'E' then
+      k = k + 1
+      if run and (op == 'H' or call('EXISTS', KEYS[k]) == 1) then hash(KEYS[k], step[2], step[3], plan, value) end
+      value, run = value + #step[2] / 2, true
+    elseif op == 'T' then
+      k, value = k + 1, value + 1
+      if run then call('SET', KEYS[k], plan[value], 'PX', step[2]) end
       run = true
+    elseif op == 'S' then
+      k, value = k + 1, value + 1
+      if run then call('SET', KEYS[k], plan[value]) end
+      run = true
+    elseif op == 'D' then
+      if run then doom(k, step[2]) end
+      k, run = k + step[2], true
+    elseif op == 'U' then
+      unlink_doomed()
+    elseif op == 'V' then
+      if run then publish(number, step[2], event) end
+      run = true
+    elseif op == 'P' then
+      value = value + 1
+      if run then publish(number, step[2], plan[value]) end
+      run = true
+    elseif op == 'G' then
+      run = (step[2] == 0 or bit.band(changed, step[2]) ~= 0) and bit.band(changed, step[3]) == 0
+      if step[4] == 1 then run = run and wrong end
+    else
+      k, value = k + 1, value + 1
+      wrong = differs(KEYS[k], step[2], plan[value])
     end
   end
-  if not fenced then write_fence(KEYS[k], fence) end
   if retyped > 0 then result = result .. retyped end
   return result
 end
@@ -215,35 +224,86 @@ local function code_of(reason)
   return code, code ~= 'ERR' and code ~= 'LUA' and code ~= 'WRONGTYPE'
 end
 
-local function refuse(k, keys)
-  unlink(k + 1, k + keys - 1)
-  write_fence(KEYS[k], fence)
+local function apply_all()
+  -- A key of another type reads as absent here, and is overwritten.
+  local stored = call('MGET', unpack(KEYS, 1, #plans))
+  for number = 1, #plans do fences[KEYS[number]] = stored[number] end
+  local k, a = #plans, 1
+  for number = 1, #plans do
+    local plan, key, published = plans[number], KEYS[number], publishes
+    local layout = layouts[plan[1]]
+    retyped, fence = 0, plan[2]
+    local ok, result = pcall(apply, number, plan, layout, k, a)
+    if not ok then
+      publishes = published
+      local code, passes = code_of(result)
+      result = (passes and '!' or '?') .. code
+      if passes then
+        out[number] = result
+        return
+      end
+      doom(k, layout[2])
+    end
+    out[number] = result
+    if result ~= 's' and result ~= 'w' then
+      before[number] = fences[key]
+      fences[key] = fence
+    end
+    k, a = k + layout[2], a + layout[3]
+  end
 end
 
-local out, k, a = {}, 1, 6
-local stop = false
-while a <= #ARGV do
-  local keys = tonumber(ARGV[a + 1])
-  local result = 'w'
-  if not stop then
-    local ok, reply = pcall(apply, k, a)
-    result = reply
-    if not ok then
-      local code, passes = code_of(reply)
-      result = '?' .. code
-      if not passes then
-        local refused, reason = pcall(refuse, k, keys)
-        if not refused then code, passes = code_of(reason), true end
-      end
-      if passes then
-        if fenced then pcall(write_fence, KEYS[k], old) end
-        result = '!' .. code
-        stop = true
+local function write_fences()
+  local pairs, count = {}, 0
+  for number = 1, #plans do
+    if before[number] ~= nil then
+      local key = KEYS[number]
+      local value = fences[key]
+      if sub(value, 49, 49) == 't' then
+        write_fence(key, value)
+      else
+        pairs[count + 1], pairs[count + 2] = key, value
+        count = count + 2
       end
     end
   end
-  out[#out + 1] = result
-  k = k + keys
-  a = a + tonumber(ARGV[a])
+  if count > 0 then call('MSET', unpack(pairs)) end
 end
+
+-- The plan whose publish failed, whether another of it went out before, and what to say of it.
+local function publish_all()
+  local told
+  for i = 1, publishes do
+    local reply = try('PUBLISH', channels[i], messages[i])
+    if failed(reply) then return publishers[i], told == publishers[i], code_of(reply) end
+    told = publishers[i]
+  end
+end
+
+-- Takes back the fences of these plans, so that they are tried again.
+local function take_back(first, code)
+  for number = #plans, first, -1 do
+    if before[number] ~= nil then
+      pcall(write_fence, KEYS[number], before[number])
+      out[number] = '!' .. code
+    end
+  end
+end
+
+local ok, reason = pcall(function()
+  apply_all()
+  unlink_doomed()
+  write_fences()
+end)
+if not ok then
+  local code = code_of(reason)
+  take_back(1, code)
+  out[1] = out[1] or '!' .. code
+else
+  local number, partly, code = publish_all()
+  -- What one channel has taken is not sent there again because another refuses it.
+  if partly then out[number] = '?' .. code end
+  if number then take_back(partly and number + 1 or number, code) end
+end
+for number = #out + 1, #plans do out[number] = 'w' end
 return out

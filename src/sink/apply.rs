@@ -4,21 +4,22 @@
 //! itself. So calls may be cut anywhere and all be under way at once, and a call that fails leaves only
 //! work that can be sent again.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::join_all;
 
 use super::call::{Call, CallWriter, Target};
 use super::group::{self, Part};
 use super::lanes::Trouble;
-use super::node::Command;
+use super::node::{Command, Sent};
 use super::records::Stored;
 use super::reply::{NodeError, Reply};
+use super::request::Frame;
 use super::script::Verdict;
 use super::slots::Address;
-use super::{Applied, Flight, Outcome, Sink};
+use super::{Applied, Fencing, Flight, Outcome, Sink};
 use crate::backoff::Outage;
 use crate::error::Result;
 
@@ -30,6 +31,16 @@ const PIPELINE_CALLS: usize = 256;
 pub(super) const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
 /// Redirects that are followed at once before they too wait.
 const EAGER_REDIRECTS: u32 = 5;
+
+/// What a round of calls leaves.
+enum Rest {
+    /// Nothing: all was done before.
+    Nothing,
+    /// Parts for which there was no room.
+    More,
+    /// Those of its parts that had to wait for another.
+    Waiting,
+}
 
 /// Where one part of a plan stands.
 pub(super) struct Work {
@@ -147,89 +158,97 @@ impl Sink {
         derived: &[Vec<Bytes>],
     ) -> Result<(), Trouble> {
         loop {
-            let (calls, more) = self.calls(flight, works, derived).await?;
-            if calls.is_empty() {
-                return Ok(());
-            }
-            let replies = self.exchange(calls).await;
-            let mut worst: Option<Trouble> = None;
+            let (calls, rest) = self.start(flight, works, derived).await;
+            let mut worst = None;
             let mut progress = false;
-            for (call, reply) in replies {
-                match self.read(&call, reply, works) {
+            for (call, reply) in calls {
+                match self.read(&call, reply.reply().await, works) {
                     Ok(any) => progress |= any,
                     Err(trouble) => worst = worse(worst, trouble),
                 }
             }
-            match worst {
-                Some(trouble) => return Err(trouble),
+            match (worst, rest?) {
+                (Some(trouble), _) => return Err(trouble),
+                (None, Rest::Nothing) => return Ok(()),
+                (None, Rest::More) => {}
                 // Every plan waits for another: only a fence that vanished in between does that.
-                None if !progress && !more => {
+                (None, Rest::Waiting) if !progress => {
                     return Err(Trouble { error: NodeError::TryAgain, ..self.lanes.unowned() });
                 }
-                None => {}
+                (None, Rest::Waiting) => {}
             }
         }
     }
 
-    /// The next calls, cut by node and size; and whether work remains behind them.
-    async fn calls(
+    /// Writes calls as they are filled, so that Redis works while the next is made: each node's in order,
+    /// and what is left when they are answered.
+    async fn start(
         &mut self,
         flight: &Flight,
         works: &[Work],
         derived: &[Vec<Bytes>],
-    ) -> Result<(Vec<Call>, bool), Trouble> {
-        let mut writer = CallWriter::new(flight, self.epoch());
-        let cluster = self.lanes.topology().is_cluster();
+    ) -> (Vec<(Call, Sent)>, Result<Rest, Trouble>) {
+        let snapshot = match &flight.fencing {
+            Fencing::Stream => None,
+            Fencing::Snapshot { snapshot, present } => Some((snapshot.clone(), *present)),
+        };
+        let mut writer = CallWriter::new(flight, Frame { epoch: self.epoch(), snapshot });
+        let mut sent = Vec::new();
+        let mut rest = Rest::Nothing;
         for (index, work) in works.iter().enumerate().filter(|(_, work)| work.outcome.is_none()) {
-            if writer.len() >= PIPELINE_CALLS {
-                return Ok((writer.finish(), true));
+            if sent.len() >= PIPELINE_CALLS {
+                rest = Rest::More;
+                break;
             }
-            let (address, asked) = match (&work.ask, self.lanes.topology().owner(work.part.slot)) {
-                (Some(target), _) => (target.clone(), true),
-                (None, Some(owner)) => (owner.clone(), false),
-                (None, None) => return Err(self.lanes.unowned()),
-            };
-            let scripts = match self.lanes.get(&address) {
-                Some(lane) => lane.scripts.clone(),
-                None => self.lanes.open(&address).await?.scripts.clone(),
-            };
-            let keys = derived.get(work.part.plan).map(Vec::as_slice).unwrap_or_default();
-            let here: Vec<Bytes>;
-            let keys = match cluster && !keys.is_empty() {
-                true => {
-                    let topology = self.lanes.topology();
-                    here = keys.iter().filter(|key| topology.slot(key) == work.part.slot).cloned().collect();
-                    here.as_slice()
+            rest = Rest::Waiting;
+            match self.target(work).await {
+                Ok(target) => {
+                    let keys = derived.get(work.part.plan).map(Vec::as_slice).unwrap_or_default();
+                    writer.add(index, &work.part, &self.in_slot(keys, work.part.slot), target);
                 }
-                false => keys,
-            };
-            writer.add(index, &work.part, keys, Target { address, asked, alone: cluster, scripts });
+                Err(trouble) => return (sent, Err(trouble)),
+            }
+            self.write(writer.take(), &mut sent).await;
         }
-        Ok((writer.finish(), false))
+        self.write(writer.finish(), &mut sent).await;
+        (sent, Ok(rest))
     }
 
-    /// Sends all calls, each node's in order, all nodes at the same time.
-    async fn exchange(&self, calls: Vec<Call>) -> Vec<(Call, Result<Reply, NodeError>)> {
-        let mut by_node: HashMap<Address, Vec<Call>> = HashMap::new();
-        for call in calls {
-            by_node.entry(call.address.clone()).or_default().push(call);
-        }
-        let sent = by_node.into_iter().map(|(address, mut calls)| async move {
-            let lost = || Err(NodeError::Disconnected("the connection was lost".to_owned()));
-            let commands = calls.iter_mut().flat_map(Call::take_commands).collect();
-            let mut replies = match self.lanes.get(&address) {
-                Some(lane) => lane.node.send(commands).await.into_iter(),
-                None => Vec::new().into_iter(),
-            };
-            let mut answered = Vec::with_capacity(calls.len());
-            for call in calls {
+    async fn write(&self, calls: Vec<Call>, sent: &mut Vec<(Call, Sent)>) {
+        for mut call in calls {
+            let mut reply =
+                Sent::Answered(Err(NodeError::Disconnected("the connection was lost".to_owned())));
+            if let Some(lane) = self.lanes.get(&call.address) {
                 // ASKING has a reply of its own, before the call's.
-                let reply = if call.asking { replies.nth(1) } else { replies.next() };
-                answered.push((call, reply.unwrap_or_else(lost)));
+                for command in call.take_commands() {
+                    reply = lane.node.start(command).await;
+                }
             }
-            answered
-        });
-        join_all(sent).await.into_iter().flatten().collect()
+            sent.push((call, reply));
+        }
+    }
+
+    /// The node for a part.
+    async fn target(&mut self, work: &Work) -> Result<Target, Trouble> {
+        let (address, asked) = match (&work.ask, self.lanes.topology().owner(work.part.slot)) {
+            (Some(target), _) => (target.clone(), true),
+            (None, Some(owner)) => (owner.clone(), false),
+            (None, None) => return Err(self.lanes.unowned()),
+        };
+        let scripts = match self.lanes.get(&address) {
+            Some(lane) => lane.scripts.clone(),
+            None => self.lanes.open(&address).await?.scripts.clone(),
+        };
+        Ok(Target { address, asked, alone: self.lanes.topology().is_cluster(), scripts })
+    }
+
+    /// Those of a plan's derived keys that share its slot.
+    fn in_slot<'k>(&self, keys: &'k [Bytes], slot: u16) -> Cow<'k, [Bytes]> {
+        let topology = self.lanes.topology();
+        match topology.is_cluster() && !keys.is_empty() {
+            true => keys.iter().filter(|key| topology.slot(key) == slot).cloned().collect(),
+            false => Cow::Borrowed(keys),
+        }
     }
 
     /// Notes what became of a call's plans; whether any is done.

@@ -4,18 +4,17 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
-use super::group::{self, Frame, Part};
+use super::Flight;
+use super::group::Part;
 use super::node::Command;
+use super::request::{Frame, Request};
 use super::script::Scripts;
 use super::slots::Address;
-use super::{Fencing, Flight, fence};
 
 /// Plans in one script call: more gain nothing, and one call stays well under a millisecond.
 const CALL_PLANS: usize = 16;
-/// Arguments after which a call takes no further plan.
-const CALL_ARGS: usize = 2_000;
-/// How long the fence of a deleted user outlives the keys, in milliseconds: 24 hours.
-const TOMBSTONE_MS: &str = "86400000";
+/// Bytes of values and events after which a call takes no further plan.
+const CALL_BYTES: usize = 64 * 1024;
 
 /// One script call.
 pub struct Call {
@@ -29,7 +28,7 @@ pub struct Call {
 }
 
 impl Call {
-    /// What is to be written, once.
+    /// What is to be written, once: the call, and where it is needed an ASKING before it.
     pub fn take_commands(&mut self) -> Vec<Command> {
         std::mem::take(&mut self.commands)
     }
@@ -51,15 +50,13 @@ struct Open {
     address: Address,
     works: Vec<usize>,
     scripts: Scripts,
-    keys: Vec<Bytes>,
-    args: Vec<Bytes>,
+    request: Request,
 }
 
 /// Fills calls one after the other.
 pub struct CallWriter<'a> {
     flight: &'a Flight,
     frame: Frame,
-    head: [Bytes; 5],
     open: Option<Open>,
     /// The position that the last part with this fence will leave there.
     last: HashMap<Bytes, Bytes>,
@@ -68,27 +65,14 @@ pub struct CallWriter<'a> {
 
 impl<'a> CallWriter<'a> {
     /// Calls for the plans of `flight`.
-    pub fn new(flight: &'a Flight, epoch: u32) -> CallWriter<'a> {
-        let word = Bytes::from_static;
-        let (mode, [xmin, xmax, running], present) = match &flight.fencing {
-            Fencing::Stream => (word(b"stream"), [word(b""), word(b""), word(b"")], None),
-            Fencing::Snapshot { snapshot, present } => {
-                (word(b"snapshot"), fence::snapshot_texts(snapshot), Some(*present))
-            }
-        };
-        CallWriter {
-            flight,
-            frame: Frame { epoch, present },
-            head: [mode, xmin, xmax, running, word(TOMBSTONE_MS.as_bytes())],
-            open: None,
-            last: HashMap::with_capacity(flight.plans.len()),
-            calls: Vec::new(),
-        }
+    pub fn new(flight: &'a Flight, frame: Frame) -> CallWriter<'a> {
+        let last = HashMap::with_capacity(flight.plans.len());
+        CallWriter { flight, frame, open: None, last, calls: Vec::new() }
     }
 
-    /// Calls finished so far.
-    pub fn len(&self) -> usize {
-        self.calls.len()
+    /// The calls that are complete, in order, once.
+    pub fn take(&mut self) -> Vec<Call> {
+        std::mem::take(&mut self.calls)
     }
 
     /// Adds a part; `derived` are the plan's derived keys in the part's slot.
@@ -97,27 +81,25 @@ impl<'a> CallWriter<'a> {
         let full = |open: &Open| {
             target.alone
                 || open.works.len() >= CALL_PLANS
-                || open.args.len() >= CALL_ARGS
+                || open.request.bytes() >= CALL_BYTES
                 || open.address != target.address
         };
         if self.open.as_ref().is_some_and(full) {
             self.close();
         }
-        let head = &self.head;
+        let Target { address, scripts, asked, .. } = target;
         let open = self.open.get_or_insert_with(|| Open {
-            address: target.address.clone(),
+            address,
             works: Vec::with_capacity(CALL_PLANS),
-            scripts: target.scripts.clone(),
-            keys: Vec::with_capacity(CALL_PLANS * 8),
-            args: head.to_vec(),
+            scripts,
+            request: Request::new(),
         });
-        let streams = self.frame.present.is_none();
-        let after = self.last.get(&part.fence).filter(|_| streams).cloned();
-        let position =
-            group::encode((plan, part), self.frame, (derived, after), &mut open.keys, &mut open.args);
+        let streams = self.frame.snapshot.is_none();
+        let after = self.last.get(&part.fence).filter(|_| streams);
+        let position = open.request.add((plan, part), &self.frame, derived, after);
         open.works.push(work);
         self.last.insert(part.fence.clone(), position);
-        if target.asked {
+        if asked {
             self.close();
             if let Some(call) = self.calls.last_mut() {
                 call.asking = true;
@@ -133,9 +115,14 @@ impl<'a> CallWriter<'a> {
     }
 
     fn close(&mut self) {
-        if let Some(Open { address, works, scripts, keys, args }) = self.open.take() {
-            let commands = vec![scripts.apply(keys, args)];
-            self.calls.push(Call { address, works, asking: false, commands });
+        if let Some(Open { address, works, scripts, request }) = self.open.take() {
+            let (keys, args) = request.finish(&self.frame);
+            self.calls.push(Call {
+                address,
+                works,
+                asking: false,
+                commands: vec![scripts.apply(keys, args)],
+            });
         }
     }
 }

@@ -54,9 +54,9 @@ pub fn text(plan: &KeyPlan, epoch: u32, position: Position) -> Bytes {
 }
 
 /// What the script is told of a snapshot: xmin, xmax, and the running ids between commas.
-pub fn snapshot_texts(snapshot: &Snapshot) -> [Bytes; 3] {
+pub fn snapshot_texts(snapshot: &Snapshot) -> [String; 3] {
     let running: Vec<String> = snapshot.running.iter().map(|xid| xid_text(*xid)).collect();
-    [xid_text(snapshot.xmin).into(), xid_text(snapshot.xmax).into(), running.join(",").into()]
+    [xid_text(snapshot.xmin), xid_text(snapshot.xmax), running.join(",")]
 }
 
 #[cfg(test)]

@@ -4,9 +4,10 @@ use super::super::node::keyslot;
 use super::super::slots::{Address, Master};
 use super::*;
 use crate::balance::User;
-use crate::lsn::{Lsn, Xid64};
+use crate::keyplan::{EventJson, Guard};
+use crate::lsn::{Lsn, Position, Xid64};
 
-fn plan(steps: Vec<Step>) -> KeyPlan {
+pub fn plan(steps: Vec<Step>) -> KeyPlan {
     KeyPlan {
         user: User { user_type: Arc::from("live"), id: Arc::from("7"), numeric_id: true },
         position: Position { commit_lsn: Lsn(16), ordinal: 2 },
@@ -21,7 +22,7 @@ fn plan(steps: Vec<Step>) -> KeyPlan {
     }
 }
 
-fn steps() -> Vec<Step> {
+pub fn steps() -> Vec<Step> {
     let guard = Guard::ALWAYS;
     vec![
         Step::Hash {
@@ -69,22 +70,6 @@ fn a_deleted_user_leaves_a_fence_for_every_key() {
     let parts = cut(&gone, 0, &cluster(), &[]).unwrap();
     assert_eq!(parts.others.len(), 1);
     assert!(parts.deletes.is_empty());
-}
-
-#[test]
-fn a_part_reads_as_the_script_expects() {
-    let plan = plan(steps());
-    let parts = cut(&plan, 0, &Topology::Single(Address::new("a", 1)), &[]).unwrap();
-    let (mut keys, mut args) = (Vec::new(), Vec::new());
-    let frame = Frame { epoch: 1, present: None };
-    let position = encode((&plan, &parts.main.unwrap()), frame, (&[], None), &mut keys, &mut args);
-    assert_eq!(position, "00000001000000000000001000000002");
-    assert_eq!(args[0], args.len().to_string());
-    assert_eq!(args[1], keys.len().to_string());
-    assert_eq!(args[2], "000000010000000000000010000000020000000000000009.4:10.5");
-    assert_eq!(args[3..7], ["", "{}", "", ""]);
-    assert_eq!(args[7..13], ["H", "2", "1", "balance", "10.5", "email"]);
-    assert_eq!(args[13..], ["S", "10.5", "D", "1", "V", "user_updates"]);
 }
 
 #[test]

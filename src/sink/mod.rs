@@ -6,7 +6,7 @@
 //! | `reply` | replies and what to do about errors |
 //! | `slots` | who owns which hash slot |
 //! | `lanes` | the connections to all masters, made again as they break |
-//! | `fence`, `group`, `script`, `call` | plans as calls of `apply.lua` |
+//! | `group`, `fence`, `request`, `call`, `script` | plans as calls of `apply.lua` |
 //! | `apply`, `settle` | a flight, retried until all of it is acknowledged |
 //! | `keyspace` | walking over all keys in bounded steps |
 //! | `derived`, `key_set` | which keys a pattern matches, without a SCAN per event |
@@ -26,6 +26,7 @@ mod lanes;
 pub mod node;
 pub mod records;
 pub mod reply;
+mod request;
 mod script;
 mod settle;
 pub mod slots;

@@ -6,7 +6,9 @@
 
 mod tls;
 
+use std::future::Future;
 use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +17,6 @@ use fred::error::ErrorKind;
 use fred::interfaces::{ClientLike, Resp3Frame, TrackingInterface};
 use fred::types::config::{Config, ConnectionConfig, PerformanceConfig, ServerConfig, TcpConfig};
 use fred::types::{ClusterHash, CustomCommand, RespVersion, Value};
-use futures_util::future::{MaybeDone, maybe_done};
 use tokio::sync::broadcast;
 use tokio::task::AbortHandle;
 
@@ -158,20 +159,25 @@ impl Node {
 
     /// Writes all commands in order, then waits for every reply.
     pub async fn send(&self, commands: Vec<Command>) -> Vec<Result<Reply, NodeError>> {
-        let mut calls: Vec<Pin<Box<MaybeDone<_>>>> = Vec::with_capacity(commands.len());
+        let mut sent = Vec::with_capacity(commands.len());
         for command in commands {
-            let mut call = Box::pin(maybe_done(self.call(command)));
-            // The first poll puts the command on the connection's queue: in order, and all before a reply.
-            let _ = futures_util::poll!(call.as_mut());
-            calls.push(call);
+            sent.push(self.start(command).await);
         }
-        let mut replies = Vec::with_capacity(calls.len());
-        for mut call in calls {
-            call.as_mut().await;
-            let lost = || Err(NodeError::Disconnected("the reply was lost".to_owned()));
-            replies.push(call.as_mut().take_output().unwrap_or_else(lost));
+        let mut replies = Vec::with_capacity(sent.len());
+        for sent in sent {
+            replies.push(sent.reply().await);
         }
         replies
+    }
+
+    /// Writes one command behind all that were started before it, and does not wait for the reply.
+    pub async fn start(&self, command: Command) -> Sent {
+        let mut call = Box::pin(call(self.client.clone(), command));
+        // The first poll puts the command on the connection's queue.
+        match futures_util::poll!(call.as_mut()) {
+            Poll::Ready(reply) => Sent::Answered(reply),
+            Poll::Pending => Sent::Waiting(call),
+        }
     }
 
     /// Sends one command.
@@ -179,16 +185,41 @@ impl Node {
     /// # Errors
     /// Redis' error reply, or the connection's failure.
     pub async fn call(&self, command: Command) -> Result<Reply, NodeError> {
-        let name = CustomCommand::new_static(command.name, ClusterHash::Random, false);
-        let args: Vec<Value> = command.args.into_iter().map(Value::Bytes).collect();
-        let frame = self.client.custom_raw(name, args).await.map_err(|error| classify(&error))?;
-        reply(frame)
+        call(self.client.clone(), command).await
     }
 
     /// The keys that `CLIENT TRACKING` announces on this connection from now on.
     pub fn invalidations(&self) -> Invalidations {
         Invalidations(self.client.invalidation_rx())
     }
+}
+
+/// A command that is on its way. Dropping it forgets the reply, not the command.
+pub enum Sent {
+    /// The reply, or why there is none, is already here.
+    Answered(Result<Reply, NodeError>),
+    /// The reply is to come.
+    Waiting(Pin<Box<dyn Future<Output = Result<Reply, NodeError>> + Send>>),
+}
+
+impl Sent {
+    /// Waits for the reply.
+    ///
+    /// # Errors
+    /// Redis' error reply, or the connection's failure.
+    pub async fn reply(self) -> Result<Reply, NodeError> {
+        match self {
+            Sent::Answered(reply) => reply,
+            Sent::Waiting(call) => call.await,
+        }
+    }
+}
+
+async fn call(client: Client, command: Command) -> Result<Reply, NodeError> {
+    let name = CustomCommand::new_static(command.name, ClusterHash::Random, false);
+    let args: Vec<Value> = command.args.into_iter().map(Value::Bytes).collect();
+    let frame = client.custom_raw(name, args).await.map_err(|error| classify(&error))?;
+    reply(frame)
 }
 
 /// Keys that somebody changed, as they are announced.

@@ -58,19 +58,10 @@ impl Scripts {
 fn call_args(hash: Bytes, keys: Vec<Bytes>, args: Vec<Bytes>) -> Vec<Bytes> {
     let mut all = Vec::with_capacity(2 + keys.len() + args.len());
     all.push(hash);
-    all.push(number(keys.len()));
+    all.push(keys.len().to_string().into());
     all.extend(keys);
     all.extend(args);
     all
-}
-
-/// An integer as an argument; the small ones, which steps are full of, cost no allocation.
-pub fn number(value: usize) -> Bytes {
-    const DIGITS: &[u8] = b"0123456789";
-    match DIGITS.get(value..=value) {
-        Some(digit) => Bytes::from_static(digit),
-        None => value.to_string().into(),
-    }
 }
 
 /// What the script says became of one plan.
@@ -120,10 +111,5 @@ mod tests {
         assert_eq!(Verdict::parse("!OOM"), Verdict::Failed(NodeError::OutOfMemory));
         assert!(matches!(Verdict::parse("?ERR"), Verdict::Done(Outcome::Refused { .. })));
         assert!(matches!(Verdict::parse(""), Verdict::Failed(NodeError::Other(_))));
-    }
-
-    #[test]
-    fn small_numbers_are_text_too() {
-        assert_eq!([number(0), number(9), number(10)], ["0", "9", "10"]);
     }
 }

@@ -1,7 +1,9 @@
 //! What is done about a fault before a flight is tried again.
 
+use bytes::Bytes;
+
 use super::apply::{RETRY, Run};
-use super::group::{self, Frame};
+use super::group;
 use super::lanes::Trouble;
 use super::node::Command;
 use super::reply::NodeError;
@@ -36,11 +38,8 @@ impl Sink {
         let mut calls: Vec<(Address, Command)> = Vec::new();
         for work in undone {
             let Some(plan) = flight.plans.get(work.part.plan) else { continue };
-            let (mut keys, mut args) = (Vec::new(), Vec::new());
-            let frame = Frame { epoch: self.epoch(), present: None };
-            group::encode((plan, &work.part), frame, (&[], None), &mut keys, &mut args);
             // The fence stays: it is what keeps an older value from coming back.
-            let keys = keys.split_off(1);
+            let keys: Vec<Bytes> = group::keys(plan, &work.part).cloned().collect();
             let owner = self.lanes.topology().owner(work.part.slot);
             let lane = owner.and_then(|owner| self.lanes.get(owner));
             if let (false, Some(owner), Some(lane)) = (keys.is_empty(), owner, lane) {
