@@ -113,6 +113,15 @@ impl KeyMap {
         &self.templates
     }
 
+    /// Whether some step writes the key of this template, and does not only delete it.
+    pub(super) fn writes(&self, template: usize) -> bool {
+        self.steps.iter().any(|step| match &step.action {
+            Action::Hash(hash) => hash.key == template,
+            Action::String { key, .. } => *key == template,
+            Action::Delete { .. } | Action::DeletePattern { .. } | Action::Publish { .. } => false,
+        })
+    }
+
     /// The patterns alone: what the index of derived keys follows.
     pub fn patterns(&self) -> impl Iterator<Item = &KeyTemplate> {
         self.templates.iter().filter(|template| template.is_pattern())

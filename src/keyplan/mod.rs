@@ -102,6 +102,9 @@ pub enum Step {
     Delete {
         /// The key.
         key: Bytes,
+        /// Whether other events write this key: then its delete is fenced as their writes are, for a late one
+        /// would take away what a newer event wrote.
+        written: bool,
         /// When to do it.
         guard: Guard,
     },

@@ -78,14 +78,14 @@ impl KeyMap {
     /// Deletes every key and every pattern of a user.
     pub fn keys_of(&self, user: &User) -> Vec<Step> {
         let mut buffer = BytesMut::with_capacity(BUFFER_BYTES / 2);
-        let delete = |template: &super::KeyTemplate| {
+        let delete = |(at, template): (usize, &super::KeyTemplate)| {
             let key = template.render(user, &mut buffer);
             match template.is_pattern() {
                 true => Step::DeletePattern { prefix: key, suffix: template.suffix(), guard: Guard::ALWAYS },
-                false => Step::Delete { key, guard: Guard::ALWAYS },
+                false => Step::Delete { key, written: self.writes(at), guard: Guard::ALWAYS },
             }
         };
-        self.templates.iter().map(delete).collect()
+        self.templates.iter().enumerate().map(delete).collect()
     }
 }
 
@@ -165,7 +165,7 @@ impl Planner<'_> {
                 match value.fill(&self.scope, &mut self.scratch) {
                     Shown::Unsent => {}
                     // A reader falls back to the database on an absent key.
-                    Shown::Null => self.steps.push(Step::Delete { key, guard }),
+                    Shown::Null => self.steps.push(Step::Delete { key, written: true, guard }),
                     Shown::Number(text) | Shown::Text(text) => {
                         let value = store(&mut self.buffer, text);
                         self.steps.push(Step::Set { key, value, ttl: *ttl, guard });
@@ -174,8 +174,9 @@ impl Planner<'_> {
             }
             Action::Delete { keys } => {
                 for key in keys {
+                    let written = self.map.writes(*key);
                     if let Some(key) = self.key(*key) {
-                        self.steps.push(Step::Delete { key, guard });
+                        self.steps.push(Step::Delete { key, written, guard });
                     }
                 }
             }

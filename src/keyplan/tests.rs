@@ -81,7 +81,7 @@ fn shown(plan: &KeyPlan) -> Vec<String> {
         Step::Set { key, value, ttl, guard } => {
             format!("set {} {} {}s{}", text(key), text(value), ttl.unwrap_or_default().as_secs(), when(guard))
         }
-        Step::Delete { key, guard } => format!("delete {}{}", text(key), when(guard)),
+        Step::Delete { key, guard, .. } => format!("delete {}{}", text(key), when(guard)),
         Step::DeletePattern { prefix, suffix, guard } => {
             format!("delete {}*{}{}", text(prefix), text(suffix), when(guard))
         }

@@ -47,7 +47,7 @@ pub fn cut(plan: &KeyPlan, index: usize, topology: &Topology, derived: &[Bytes])
         let own_slot = topology.slot(key);
         if own_slot == slot {
             steps.push(number);
-        } else if matches!(step, Step::Delete { .. }) && !plan.deletes_user {
+        } else if matches!(step, Step::Delete { written: false, .. }) {
             parts.deletes.push(key.clone());
         } else {
             let fence = fence::own_key(key, |key| topology.slot(key))

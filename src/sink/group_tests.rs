@@ -33,7 +33,7 @@ pub fn steps() -> Vec<Step> {
             guard,
         },
         Step::Set { key: "user_balance:live:7".into(), value: "10.5".into(), ttl: None, guard },
-        Step::Delete { key: "user_stats:live:7".into(), guard },
+        Step::Delete { key: "user_stats:live:7".into(), written: false, guard },
         Step::PublishEvent { channel: "user_updates".into(), guard },
     ]
 }
@@ -63,10 +63,9 @@ fn in_a_cluster_keys_of_other_slots_come_before() {
 }
 
 #[test]
-fn a_deleted_user_leaves_a_fence_for_every_key() {
+fn the_delete_of_a_key_that_events_write_is_fenced_as_they_are() {
     let guard = Guard::ALWAYS;
-    let mut gone = plan(vec![Step::Delete { key: "user_balance:live:7".into(), guard }]);
-    gone.deletes_user = true;
+    let gone = plan(vec![Step::Delete { key: "user_balance:live:7".into(), written: true, guard }]);
     let parts = cut(&gone, 0, &cluster(), &[]).unwrap();
     assert_eq!(parts.others.len(), 1);
     assert!(parts.deletes.is_empty());

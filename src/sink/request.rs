@@ -336,7 +336,7 @@ mod tests {
     fn a_key_that_a_plan_deletes_and_writes_is_written_last() {
         let key: Bytes = "user_balance:live:7".into();
         let guard = Guard::ALWAYS;
-        let delete = Step::Delete { key: key.clone(), guard };
+        let delete = Step::Delete { key: key.clone(), written: true, guard };
         let write = Step::Set { key, value: "1".into(), ttl: None, guard };
         let mut request = Request::new();
         add(&mut request, &plan(vec![delete, write]), None);

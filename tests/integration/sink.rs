@@ -78,7 +78,7 @@ fn change(id: &str, at: u64, balance: &str) -> KeyPlan {
                 if_exists: true,
                 guard: ALWAYS,
             },
-            Step::Delete { key: text(format!("user_stats:live:{id}")), guard: ALWAYS },
+            Step::Delete { key: text(format!("user_stats:live:{id}")), written: false, guard: ALWAYS },
             Step::DeletePattern {
                 prefix: text(format!("financial_summary:live:{id}:")),
                 suffix: Bytes::new(),
@@ -93,7 +93,8 @@ fn change(id: &str, at: u64, balance: &str) -> KeyPlan {
 fn deletion(id: &str, at: u64) -> KeyPlan {
     let mut plan = change(id, at, "0");
     let keys = [format!("user:{{live:{id}}}:config"), format!("user_balance:live:{id}")];
-    plan.steps = keys.into_iter().map(|key| Step::Delete { key: key.into(), guard: ALWAYS }).collect();
+    plan.steps =
+        keys.into_iter().map(|key| Step::Delete { key: key.into(), written: true, guard: ALWAYS }).collect();
     plan.steps.push(Step::PublishEvent { channel: "balance_updates".into(), guard: ALWAYS });
     plan.watched = vec![];
     plan.event = EventJson::Fixed("{\"event_type\":\"user_deleted\"}".into());

@@ -83,8 +83,11 @@ async fn a_column_that_an_event_does_not_know_keeps_its_remembered_value() {
     let guarded = |at, watched: [Option<&'static str>; 2]| {
         let mut plan = change("7", at, "1");
         plan.watched = watched.into_iter().map(|value| value.map(Bytes::from)).collect();
-        plan.steps =
-            vec![Step::Delete { key: "marked".into(), guard: Guard { any_changed: 2, ..Guard::ALWAYS } }];
+        plan.steps = vec![Step::Delete {
+            key: "marked".into(),
+            written: false,
+            guard: Guard { any_changed: 2, ..Guard::ALWAYS },
+        }];
         plan
     };
     for (at, watched, deleted) in [
