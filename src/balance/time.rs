@@ -1,7 +1,5 @@
 //! Timestamps as ISO-8601 text in UTC with milliseconds and `Z`.
 
-use std::fmt::Write;
-
 use crate::pgoutput::PgTime;
 
 const SECOND_MS: i64 = 1000;
@@ -41,9 +39,32 @@ fn iso(unix_ms: i64) -> String {
     let (seconds, ms) = (ms / SECOND_MS, ms % SECOND_MS);
     let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     let mut out = String::with_capacity(24);
-    let written = write!(out, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z");
-    debug_assert!(written.is_ok(), "a String takes everything");
+    if year < 0 {
+        out.push('-');
+    }
+    let parts = [
+        (4, year, '-'),
+        (2, month, '-'),
+        (2, day, 'T'),
+        (2, hour, ':'),
+        (2, minute, ':'),
+        (2, second, '.'),
+        (3, ms, 'Z'),
+    ];
+    for (width, number, end) in parts {
+        digits(&mut out, width, number.unsigned_abs());
+        out.push(end);
+    }
     out
+}
+
+/// Appends `number` in at least `width` digits. Every event has several timestamps, and `{:02}` takes five
+/// times as long.
+fn digits(out: &mut String, width: u32, number: u64) {
+    if width > 1 || number > 9 {
+        digits(out, width.saturating_sub(1), number / 10);
+    }
+    out.push(char::from_digit(u32::try_from(number % 10).unwrap_or(0), 10).unwrap_or('0'));
 }
 
 /// Days since 1970-01-01 of `YYYY-MM-DD`; years have four digits or more.
