@@ -195,6 +195,16 @@ impl Pipeline {
         self.lane.depart(cargo, checkpoint, &self.key_map);
     }
 
+    /// Goes on behind what Redis acknowledged.
+    fn pass(&mut self, landed: &Landed) {
+        if !landed.committed.is_empty() {
+            let last = landed.plans.iter().map(|plan| plan.position).max();
+            self.present = self.present.max(last.unwrap_or_default());
+        }
+        self.out_since = None;
+        self.metrics.sink.in_flight.set(0);
+    }
+
     /// Counts what Redis acknowledged, and has the users read again that were in doubt.
     fn note_landed(&mut self, landed: Landed) {
         for committed in &landed.committed {
@@ -212,8 +222,6 @@ impl Pipeline {
         if landed.loaded {
             self.note_loaded(true);
         }
-        self.out_since = None;
-        self.metrics.sink.in_flight.set(0);
     }
 
     /// An event of the stream. One in doubt is counted once, however often it is sent again.
@@ -221,7 +229,6 @@ impl Pipeline {
         let sink = &self.metrics.sink;
         let sent_again = plan.position <= self.noted;
         self.noted = self.noted.max(plan.position);
-        self.present = self.present.max(plan.position);
         let mut doubt = plan.doubt.as_ref().map(ToString::to_string);
         match outcome {
             Outcome::Skipped => sink.skipped_by_fence.inc(),

@@ -227,6 +227,9 @@ impl<'p> Session<'p> {
             self.tracker.stored(checkpoint.applied);
             self.queue_status(false);
         }
+        self.pipeline.pass(&landed);
+        // Redis works on the next flight while this one is counted.
+        self.launch();
         self.pipeline.note_landed(landed);
     }
 
