@@ -20,7 +20,9 @@ const KEYLESS: [&[&str]; 6] = [
 /// The same, on a cluster only.
 const CLUSTER: [&[&str]; 3] = [&["CLUSTER", "INFO"], &["CLUSTER", "SLOTS"], &["ASKING"]];
 /// Commands on Lockstep's own keys.
-const OWN: [&[&str]; 4] = [
+const OWN: [&[&str]; 6] = [
+    &["MSET", "lockstep:check", "x"],
+    &["MGET", "lockstep:check"],
     &["SET", "lockstep:check", "x"],
     &["GET", "lockstep:check"],
     &["DEL", "lockstep:check"],
@@ -113,7 +115,7 @@ fn wanted(key_map: &KeyMapSpec, tables: &[TableSpec], cluster: bool) -> BTreeSet
                     let key = sample(key);
                     [&["HSET", &key, "f", "v"][..], &["HDEL", &key, "f"], &["HGET", &key, "f"]]
                         .into_iter()
-                        .chain([&["EXISTS", &key][..], &["UNLINK", &key]])
+                        .chain([&["HLEN", &key][..], &["EXISTS", &key], &["UNLINK", &key]])
                         .map(words)
                         .collect()
                 }
