@@ -21,6 +21,7 @@ macro_rules! on_both {
 }
 
 mod bad_input;
+mod cost;
 mod crash;
 mod keys;
 mod large;
