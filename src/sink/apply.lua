@@ -18,7 +18,8 @@
 --
 -- Reply, a line for each plan: a applied, u applied as user_update (both may be followed by the number of keys
 -- of another type that were replaced), s skipped, w not tried, !CODE not done because of Redis' state,
--- ?CODE refused: the user's keys are deleted and the fence is written.
+-- ?CODE refused: the fence is written, and the user's keys are deleted; or they are right, and one channel took the
+-- event which another refuses.
 local sub, find, match, unpack, pcall = string.sub, string.find, string.match, unpack, pcall
 local call, try, KEYS, ARGV = redis.call, redis.pcall, KEYS, ARGV
 local mode, xmin, xmax, running, tombstone, layouts, plans = unpack(cmsgpack.unpack(ARGV[1]))

@@ -204,6 +204,31 @@ async fn the_documented_permissions_are_enough_and_a_missing_one_is_named() {
 }
 
 #[tokio::test]
+async fn what_one_channel_took_is_not_sent_there_again_because_another_refuses_it() {
+    let redis = Redis::start(RedisOptions { acl: vec![readme_user()], ..RedisOptions::default() }).await;
+    let mut sink = connect(&[format!("redis://lockstep:PASSWORD@127.0.0.1:{}", redis.port())]).await;
+    redis.call(&["ACL", "SETUSER", "lockstep", "resetchannels", "&user_updates"]).await;
+    let mut subscriber = subscribe(redis.client().await, &EVENTS).await;
+    let plans = ["7", "8"].map(|id| change(id, 1, "1")).to_vec();
+    let applied = tokio::spawn(async move { sink.apply(&stream(plans)).await });
+    let first = messages(&mut subscriber, 1).await;
+    assert!(first[0].contains("\"user_id\":7"), "{first:?}");
+    redis.call(&["ACL", "SETUSER", "lockstep", "&balance_updates"]).await;
+    let outcomes = applied.await.unwrap().unwrap();
+    let [Outcome::Refused { reason }, later] = outcomes.as_slice() else { panic!("{outcomes:?}") };
+    assert!(reason.contains("NOPERM"), "{reason}");
+    assert!(matches!(later, Outcome::Applied(_) | Outcome::Refused { .. }), "{later:?}");
+    assert_eq!(redis.get("user_balance:live:7").await.as_deref(), Some("1"), "its keys are right");
+    redis.call(&["PUBLISH", "user_updates", "the end"]).await;
+    let mut heard = first;
+    while heard.last().is_some_and(|last| last != "user_updates the end") {
+        heard.extend(messages(&mut subscriber, 1).await);
+    }
+    let of = |id: &str| heard.iter().filter(|text| text.contains(&format!("\"user_id\":{id},"))).count();
+    assert_eq!(of("7"), 1, "{heard:?}");
+}
+
+#[tokio::test]
 async fn tls_is_checked_against_the_root_certificate() {
     let redis = Redis::start(RedisOptions { tls: true, ..RedisOptions::default() }).await;
     let mut settings = config::Redis::parse(&[redis.url()]).unwrap();
