@@ -36,7 +36,7 @@ use crate::error::{Error, Result};
 use crate::health::Health;
 use crate::keyplan::{KeyMap, KeyPlan};
 use crate::lsn::{Lsn, Position};
-use crate::metrics::{Metrics, count_gauge};
+use crate::metrics::Metrics;
 use crate::pgoutput::PgTime;
 use crate::sink::{LoadMark, Outcome, Sink, SinkState};
 use chunks::Chunks;
@@ -183,10 +183,7 @@ impl Pipeline {
 
     fn depart(&mut self, cargo: Cargo, checkpoint: Option<Checkpoint>) {
         match &cargo {
-            Cargo::Events { plans, committed } => {
-                self.out_since = committed.first().copied();
-                count_gauge(&self.metrics.sink.in_flight, plans.len() as u64);
-            }
+            Cargo::Events { committed, .. } => self.out_since = committed.first().copied(),
             Cargo::Truncate(truncated) => {
                 self.chunks.truncated(truncated.user_type.clone(), truncated.commit.xid)
             }
@@ -202,7 +199,6 @@ impl Pipeline {
             self.present = self.present.max(last.unwrap_or_default());
         }
         self.out_since = None;
-        self.metrics.sink.in_flight.set(0);
     }
 
     /// Counts what Redis acknowledged, and has the users read again that were in doubt.

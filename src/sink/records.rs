@@ -9,7 +9,7 @@ use super::node::{Command, Node};
 use super::reply::{NodeError, Reply};
 use super::slots::{Address, Topology};
 use crate::checkpoint::Checkpoint;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::lsn::Lsn;
 
 /// The epoch of fences, one for all slots.
@@ -268,52 +268,10 @@ impl Sink {
         }
         Ok(facts)
     }
-
-    /// All fields of a hash; empty where the key is absent.
-    ///
-    /// # Errors
-    /// The node's; a key of another type is a definite one.
-    pub async fn read_hash(&mut self, key: &[u8]) -> Result<Vec<(Bytes, Bytes)>> {
-        let command = Command::new("HGETALL", vec![Bytes::copy_from_slice(key)]);
-        let reply = self.lanes.call(key, command).await.map_err(read_error)?;
-        let pair = |pair: &[Reply]| match pair {
-            [Reply::Text(field), Reply::Text(value)] => Some((field.clone(), value.clone())),
-            _ => None,
-        };
-        Ok(reply.list().chunks(2).filter_map(pair).collect())
-    }
-
-    /// A string and what is left of its time to live in milliseconds; `None` where the key is absent.
-    ///
-    /// # Errors
-    /// The node's; a key of another type is a definite one.
-    pub async fn read_string(&mut self, key: &[u8]) -> Result<Option<(Bytes, Option<u64>)>> {
-        let args = vec![Bytes::copy_from_slice(key)];
-        let value = self.lanes.call(key, Command::new("GET", args.clone())).await.map_err(read_error)?;
-        let left = self.lanes.call(key, Command::new("PTTL", args)).await.map_err(read_error)?;
-        let left = left.int().and_then(|left| u64::try_from(left).ok());
-        Ok(value.text().map(|value| (value.clone(), left)))
-    }
-
-    /// Whether a key is there.
-    ///
-    /// # Errors
-    /// The node's.
-    pub async fn exists(&mut self, key: &[u8]) -> Result<bool> {
-        let command = Command::new("EXISTS", vec![Bytes::copy_from_slice(key)]);
-        Ok(self.lanes.call(key, command).await?.int() == Some(1))
-    }
 }
 
 fn get(key: Bytes) -> Command {
     Command::new("GET", vec![key])
-}
-
-fn read_error(trouble: Trouble) -> Error {
-    match trouble.error {
-        NodeError::WrongType => Error::definite("a key holds another type than the key map says", ""),
-        _ => trouble.into(),
-    }
 }
 
 async fn node_facts(node: &Node, cluster: bool) -> std::result::Result<NodeFacts, NodeError> {
