@@ -67,12 +67,7 @@ async fn a_commit_that_is_streamed_but_not_yet_visible_survives_the_load() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_load_that_was_killed_is_finished_by_the_next_run() {
-    let world = World::set_up(Setup::on(On::Single)).await;
-    world.sql("INSERT INTO users (id, user_type, wallet_balance) SELECT n, 'live', n FROM generate_series(1, 30000) n").await;
-    world.lockstep.init().await;
-    world.lockstep.spawn(&["run"]);
-    eventually("the load has begun", async || world.store.exists("user_balance:live:1").await.then_some(()))
-        .await;
+    let world = World::loading(30_000).await;
     world.lockstep.kill9();
     world.sql("UPDATE users SET wallet_balance = wallet_balance + 0.5 WHERE id % 7 = 0").await;
     world.lockstep.run().await;
@@ -81,12 +76,7 @@ async fn a_load_that_was_killed_is_finished_by_the_next_run() {
 
 /// A load of 20,000 users that has begun, and Redis paused, so that it stands still.
 async fn load_under_way() -> World {
-    let world = World::set_up(Setup::on(On::Single)).await;
-    world.sql("INSERT INTO users (id, user_type, wallet_balance) SELECT n, 'live', n FROM generate_series(1, 20000) n").await;
-    world.lockstep.init().await;
-    world.lockstep.spawn(&["run"]);
-    eventually("the load has begun", async || world.store.exists("user_balance:live:1").await.then_some(()))
-        .await;
+    let world = World::loading(20_000).await;
     world.store.single().pause();
     world
 }

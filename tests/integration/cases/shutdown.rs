@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::harness::{Mode, On, PATIENCE, Setup, World, eventually};
+use crate::harness::{Mode, On, PATIENCE, World};
 
 /// An idle PostgreSQL takes a fraction of a second; a walsender that waits for an answer takes a minute.
 const AT_ONCE: Duration = Duration::from_secs(10);
@@ -58,12 +58,7 @@ async fn a_smart_shutdown_of_postgres_is_not_delayed_while_redis_is_stopped() {
 /// The load reads by ordinary connections, and what it has read waits for Redis.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_smart_shutdown_of_postgres_during_the_load_is_not_delayed_while_redis_is_stopped() {
-    let world = World::set_up(Setup::on(On::Single)).await;
-    world.sql("INSERT INTO users (id, user_type, wallet_balance) SELECT n, 'live', n FROM generate_series(1, 30000) n").await;
-    world.lockstep.init().await;
-    world.lockstep.spawn(&["run"]);
-    eventually("the load has begun", async || world.store.exists("user_balance:live:1").await.then_some(()))
-        .await;
+    let world = World::loading(30_000).await;
     world.store.single().pause();
     let took = stopped_smartly(&world).await;
     assert!(took < WITHIN_A_LEASE, "{took:?}");

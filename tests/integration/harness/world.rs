@@ -6,7 +6,8 @@ use super::oracle::{UserTable, differences, summary};
 use super::store::{On, Store};
 use super::subscriber::lsn;
 use super::{
-    Lockstep, PATIENCE, Postgres, PostgresOptions, RedisOptions, Subscriber, eventually_ok, eventually_within,
+    Lockstep, PATIENCE, Postgres, PostgresOptions, RedisOptions, Subscriber, eventually, eventually_ok,
+    eventually_within,
 };
 
 /// CONTRACT section 2, with the secrets that real installations keep beside it.
@@ -69,6 +70,18 @@ impl World {
         let world = World::set_up(setup).await;
         world.lockstep.init().await;
         world.lockstep.run().await;
+        world
+    }
+
+    /// So many users `live:1`, `live:2`, ... of whom the first load has written the first.
+    pub async fn loading(users: u32) -> World {
+        let world = World::set_up(Setup::on(On::Single)).await;
+        let insert = "INSERT INTO users (id, user_type, wallet_balance) SELECT n, 'live', n";
+        world.sql(&format!("{insert} FROM generate_series(1, {users}) n")).await;
+        world.lockstep.init().await;
+        world.lockstep.spawn(&["run"]);
+        let first = async || world.store.exists("user_balance:live:1").await.then_some(());
+        eventually("the load has begun", first).await;
         world
     }
 
