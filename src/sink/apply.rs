@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::call::{Call, CallWriter, Target};
+use super::call::{Batch, Call, CallWriter, Target};
 use super::group::{self, Part};
 use super::lanes::Trouble;
 use super::node::{Command, Sent};
@@ -158,13 +158,15 @@ impl Sink {
         derived: &[Vec<Bytes>],
     ) -> Result<(), Trouble> {
         loop {
-            let (calls, rest) = self.start(flight, works, derived).await;
+            let (batches, rest) = self.start(flight, works, derived).await;
             let mut worst = None;
             let mut progress = false;
-            for (call, reply) in calls {
-                match self.read(&call, reply.reply().await, works) {
-                    Ok(any) => progress |= any,
-                    Err(trouble) => worst = worse(worst, trouble),
+            for (batch, sent) in batches {
+                for (call, reply) in batch.answered(sent.replies().await) {
+                    match self.read(&call, reply, works) {
+                        Ok(any) => progress |= any,
+                        Err(trouble) => worst = worse(worst, trouble),
+                    }
                 }
             }
             match (worst, rest?) {
@@ -180,51 +182,51 @@ impl Sink {
         }
     }
 
-    /// Writes calls as they are filled, so that Redis works while the next is made: each node's in order,
+    /// Writes calls as they are filled, so that Redis works while the next are made: each node's in order,
     /// and what is left when they are answered.
     async fn start(
         &mut self,
         flight: &Flight,
         works: &[Work],
         derived: &[Vec<Bytes>],
-    ) -> (Vec<(Call, Sent)>, Result<Rest, Trouble>) {
+    ) -> (Vec<(Batch, Sent)>, Result<Rest, Trouble>) {
         let snapshot = match &flight.fencing {
             Fencing::Stream => None,
             Fencing::Snapshot { snapshot, present } => Some((snapshot.clone(), *present)),
         };
         let mut writer = CallWriter::new(flight, Frame { epoch: self.epoch(), snapshot });
         let mut sent = Vec::new();
-        let mut rest = Rest::Nothing;
+        let mut rest = Ok(Rest::Nothing);
         for (index, work) in works.iter().enumerate().filter(|(_, work)| work.outcome.is_none()) {
-            if sent.len() >= PIPELINE_CALLS {
-                rest = Rest::More;
+            if writer.calls() >= PIPELINE_CALLS {
+                rest = Ok(Rest::More);
                 break;
             }
-            rest = Rest::Waiting;
+            rest = Ok(Rest::Waiting);
             match self.target(work).await {
                 Ok(target) => {
                     let keys = derived.get(work.part.plan).map(Vec::as_slice).unwrap_or_default();
                     writer.add(index, &work.part, &self.in_slot(keys, work.part.slot), target);
                 }
-                Err(trouble) => return (sent, Err(trouble)),
-            }
-            self.write(writer.take(), &mut sent).await;
-        }
-        self.write(writer.finish(), &mut sent).await;
-        (sent, Ok(rest))
-    }
-
-    async fn write(&self, calls: Vec<Call>, sent: &mut Vec<(Call, Sent)>) {
-        for mut call in calls {
-            let mut reply =
-                Sent::Answered(Err(NodeError::Disconnected("the connection was lost".to_owned())));
-            if let Some(lane) = self.lanes.get(&call.address) {
-                // ASKING has a reply of its own, before the call's.
-                for command in call.take_commands() {
-                    reply = lane.node.start(command).await;
+                Err(trouble) => {
+                    rest = Err(trouble);
+                    break;
                 }
             }
-            sent.push((call, reply));
+            self.write(writer.take_full(), &mut sent).await;
+        }
+        self.write(writer.finish(), &mut sent).await;
+        (sent, rest)
+    }
+
+    async fn write(&self, batches: Vec<Batch>, sent: &mut Vec<(Batch, Sent)>) {
+        for mut batch in batches {
+            let commands = batch.take_commands();
+            let replies = match self.lanes.get(&batch.address) {
+                Some(lane) => lane.node.start(commands).await,
+                None => Sent::unsent(commands.len()),
+            };
+            sent.push((batch, replies));
         }
     }
 

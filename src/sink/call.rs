@@ -16,6 +16,9 @@ const CALL_PLANS: usize = 16;
 /// Bytes of values and events after which a call takes no further plan.
 const CALL_BYTES: usize = 64 * 1024;
 
+/// Plans after which a node's calls are written: Redis starts on them while the next are made.
+const BATCH_PLANS: usize = 128;
+
 /// One script call.
 pub struct Call {
     /// The node it is for.
@@ -23,14 +26,38 @@ pub struct Call {
     /// The works whose parts it carries, in order.
     pub works: Vec<usize>,
     /// Whether the node takes it only behind an ASKING.
-    pub asking: bool,
-    commands: Vec<Command>,
+    asking: bool,
+    command: Command,
 }
 
-impl Call {
-    /// What is to be written, once: the call, and where it is needed an ASKING before it.
+/// Calls of one node that are written together.
+pub struct Batch {
+    /// The node.
+    pub address: Address,
+    calls: Vec<Call>,
+    plans: usize,
+}
+
+impl Batch {
+    /// What is to be written, once: each call, and where it is needed an ASKING before it.
     pub fn take_commands(&mut self) -> Vec<Command> {
-        std::mem::take(&mut self.commands)
+        let mut commands = Vec::with_capacity(self.calls.len());
+        for call in &mut self.calls {
+            if call.asking {
+                commands.push(Command::new("ASKING", Vec::new()));
+            }
+            commands.push(std::mem::take(&mut call.command));
+        }
+        commands
+    }
+
+    /// Each call with its reply, which stands behind the one to its ASKING.
+    pub fn answered<R>(self, replies: Vec<R>) -> impl Iterator<Item = (Call, R)> {
+        let mut replies = replies.into_iter();
+        self.calls.into_iter().filter_map(move |call| {
+            let reply = replies.nth(usize::from(call.asking))?;
+            Some((call, reply))
+        })
     }
 }
 
@@ -60,19 +87,27 @@ pub struct CallWriter<'a> {
     open: Option<Open>,
     /// The position that the last part with this fence will leave there.
     last: HashMap<Bytes, Bytes>,
-    calls: Vec<Call>,
+    /// One a node, while it is filled.
+    batches: Vec<Batch>,
+    calls: usize,
 }
 
 impl<'a> CallWriter<'a> {
     /// Calls for the plans of `flight`.
     pub fn new(flight: &'a Flight, frame: Frame) -> CallWriter<'a> {
         let last = HashMap::with_capacity(flight.plans.len());
-        CallWriter { flight, frame, open: None, last, calls: Vec::new() }
+        CallWriter { flight, frame, open: None, last, batches: Vec::new(), calls: 0 }
     }
 
-    /// The calls that are complete, in order, once.
-    pub fn take(&mut self) -> Vec<Call> {
-        std::mem::take(&mut self.calls)
+    /// The batches that are full, once.
+    pub fn take_full(&mut self) -> Vec<Batch> {
+        let full = |batch: &mut Batch| batch.plans >= BATCH_PLANS;
+        self.batches.extract_if(.., full).collect()
+    }
+
+    /// Calls made so far.
+    pub fn calls(&self) -> usize {
+        self.calls
     }
 
     /// Adds a part; `derived` are the plan's derived keys in the part's slot.
@@ -85,7 +120,7 @@ impl<'a> CallWriter<'a> {
                 || open.address != target.address
         };
         if self.open.as_ref().is_some_and(full) {
-            self.close();
+            self.close(false);
         }
         let Target { address, scripts, asked, .. } = target;
         let open = self.open.get_or_insert_with(|| Open {
@@ -100,29 +135,28 @@ impl<'a> CallWriter<'a> {
         open.works.push(work);
         self.last.insert(part.fence.clone(), position);
         if asked {
-            self.close();
-            if let Some(call) = self.calls.last_mut() {
-                call.asking = true;
-                call.commands.insert(0, Command::new("ASKING", Vec::new()));
-            }
+            self.close(true);
         }
     }
 
-    /// The calls, in order.
-    pub fn finish(mut self) -> Vec<Call> {
-        self.close();
-        self.calls
+    /// The batches that are left.
+    pub fn finish(mut self) -> Vec<Batch> {
+        self.close(false);
+        self.batches
     }
 
-    fn close(&mut self) {
-        if let Some(Open { address, works, scripts, request }) = self.open.take() {
-            let (keys, args) = request.finish(&self.frame);
-            self.calls.push(Call {
-                address,
-                works,
-                asking: false,
-                commands: vec![scripts.apply(keys, args)],
-            });
+    fn close(&mut self, asking: bool) {
+        let Some(Open { address, works, scripts, request }) = self.open.take() else { return };
+        let (keys, args) = request.finish(&self.frame);
+        let plans = works.len();
+        let call = Call { address: address.clone(), works, asking, command: scripts.apply(keys, args) };
+        self.calls += 1;
+        match self.batches.iter_mut().find(|batch| batch.address == address) {
+            Some(batch) => {
+                batch.plans += plans;
+                batch.calls.push(call);
+            }
+            None => self.batches.push(Batch { address, calls: vec![call], plans }),
         }
     }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fred::clients::Client;
 use fred::error::ErrorKind;
-use fred::interfaces::{ClientLike, Resp3Frame, TrackingInterface};
+use fred::interfaces::{ClientLike, TrackingInterface};
 use fred::types::config::{Config, ConnectionConfig, PerformanceConfig, ServerConfig, TcpConfig};
 use fred::types::{ClusterHash, CustomCommand, RespVersion, Value};
 use tokio::sync::broadcast;
@@ -67,7 +67,7 @@ impl Login {
 }
 
 /// One command: its name and its arguments.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Command {
     name: &'static str,
     args: Vec<Bytes>,
@@ -157,26 +157,20 @@ impl Node {
         &self.address
     }
 
-    /// Writes all commands in order, then waits for every reply.
+    /// Writes all commands in order, then waits for every reply: one for each command.
     pub async fn send(&self, commands: Vec<Command>) -> Vec<Result<Reply, NodeError>> {
-        let mut sent = Vec::with_capacity(commands.len());
-        for command in commands {
-            sent.push(self.start(command).await);
-        }
-        let mut replies = Vec::with_capacity(sent.len());
-        for sent in sent {
-            replies.push(sent.reply().await);
-        }
-        replies
+        self.start(commands).await.replies().await
     }
 
-    /// Writes one command behind all that were started before it, and does not wait for the reply.
-    pub async fn start(&self, command: Command) -> Sent {
-        let mut call = Box::pin(call(self.client.clone(), command));
-        // The first poll puts the command on the connection's queue.
-        match futures_util::poll!(call.as_mut()) {
-            Poll::Ready(reply) => Sent::Answered(reply),
-            Poll::Pending => Sent::Waiting(call),
+    /// Writes commands behind all that were started before them, and does not wait for the replies.
+    ///
+    /// They are one write, and their replies wake the caller once.
+    pub async fn start(&self, commands: Vec<Command>) -> Sent {
+        let mut batch = Box::pin(batch(self.client.clone(), commands));
+        // The first poll puts the commands on the connection's queue.
+        match futures_util::poll!(batch.as_mut()) {
+            Poll::Ready(replies) => Sent(Box::pin(std::future::ready(replies))),
+            Poll::Pending => Sent(batch),
         }
     }
 
@@ -185,7 +179,7 @@ impl Node {
     /// # Errors
     /// Redis' error reply, or the connection's failure.
     pub async fn call(&self, command: Command) -> Result<Reply, NodeError> {
-        call(self.client.clone(), command).await
+        self.send(vec![command]).await.pop().unwrap_or(Err(NodeError::TimedOut))
     }
 
     /// The keys that `CLIENT TRACKING` announces on this connection from now on.
@@ -194,32 +188,41 @@ impl Node {
     }
 }
 
-/// A command that is on its way. Dropping it forgets the reply, not the command.
-pub enum Sent {
-    /// The reply, or why there is none, is already here.
-    Answered(Result<Reply, NodeError>),
-    /// The reply is to come.
-    Waiting(Pin<Box<dyn Future<Output = Result<Reply, NodeError>> + Send>>),
-}
+type Replies = Vec<Result<Reply, NodeError>>;
+
+/// Commands that are on their way. Dropping it forgets the replies, not the commands.
+pub struct Sent(Pin<Box<dyn Future<Output = Replies> + Send>>);
 
 impl Sent {
-    /// Waits for the reply.
-    ///
-    /// # Errors
-    /// Redis' error reply, or the connection's failure.
-    pub async fn reply(self) -> Result<Reply, NodeError> {
-        match self {
-            Sent::Answered(reply) => reply,
-            Sent::Waiting(call) => call.await,
-        }
+    /// Where there is no connection to write commands to.
+    pub fn unsent(commands: usize) -> Sent {
+        let lost = NodeError::Disconnected("the connection was lost".to_owned());
+        Sent(Box::pin(std::future::ready(vec![Err(lost); commands])))
+    }
+
+    /// Waits for the replies, one for each command: Redis' own, or the connection's failure.
+    pub async fn replies(self) -> Replies {
+        self.0.await
     }
 }
 
-async fn call(client: Client, command: Command) -> Result<Reply, NodeError> {
-    let name = CustomCommand::new_static(command.name, ClusterHash::Random, false);
-    let args: Vec<Value> = command.args.into_iter().map(Value::Bytes).collect();
-    let frame = client.custom_raw(name, args).await.map_err(|error| classify(&error))?;
-    reply(frame)
+async fn batch(client: Client, commands: Vec<Command>) -> Replies {
+    let count = commands.len();
+    let pipeline = client.pipeline();
+    for command in commands {
+        let name = CustomCommand::new_static(command.name, ClusterHash::Random, false);
+        let args: Vec<Value> = command.args.into_iter().map(Value::Bytes).collect();
+        // Only queued; what cannot be is told by all replies.
+        if let Err(error) = pipeline.custom::<(), _>(name, args).await {
+            return vec![Err(classify(&error)); count];
+        }
+    }
+    let replies = pipeline.try_all::<Value>().await;
+    match replies.as_slice() {
+        // A connection that failed answers once for all.
+        [Err(error)] => vec![Err(classify(error)); count],
+        _ => replies.into_iter().map(|reply| reply.map(Reply::from).map_err(|e| classify(&e))).collect(),
+    }
 }
 
 /// Keys that somebody changed, as they are announced.
@@ -285,26 +288,25 @@ fn plain(details: &str) -> String {
     }
 }
 
-fn reply(frame: Resp3Frame) -> Result<Reply, NodeError> {
-    Ok(match frame {
-        Resp3Frame::SimpleError { data, .. } => return Err(NodeError::parse(&data)),
-        Resp3Frame::BlobError { data, .. } => return Err(NodeError::parse(&String::from_utf8_lossy(&data))),
-        Resp3Frame::BlobString { data, .. }
-        | Resp3Frame::SimpleString { data, .. }
-        | Resp3Frame::VerbatimString { data, .. }
-        | Resp3Frame::BigNumber { data, .. } => Reply::Text(data),
-        Resp3Frame::Number { data, .. } => Reply::Int(data),
-        Resp3Frame::Boolean { data, .. } => Reply::Int(i64::from(data)),
-        Resp3Frame::Double { data, .. } => Reply::Text(data.to_string().into()),
-        Resp3Frame::Array { data, .. } | Resp3Frame::Push { data, .. } => list(data)?,
-        Resp3Frame::Set { data, .. } => list(data)?,
-        Resp3Frame::Map { data, .. } => list(data.into_iter().flat_map(|(key, value)| [key, value]))?,
-        _ => Reply::Nil,
-    })
-}
-
-fn list(frames: impl IntoIterator<Item = Resp3Frame>) -> Result<Reply, NodeError> {
-    frames.into_iter().map(reply).collect::<Result<Vec<_>, _>>().map(Reply::List)
+impl From<Value> for Reply {
+    fn from(value: Value) -> Reply {
+        match value {
+            Value::String(text) => Reply::Text(text.into_inner()),
+            Value::Bytes(bytes) => Reply::Text(bytes),
+            Value::Integer(number) => Reply::Int(number),
+            Value::Boolean(flag) => Reply::Int(i64::from(flag)),
+            Value::Double(number) => Reply::Text(number.to_string().into()),
+            Value::Queued => Reply::Text(Bytes::from_static(b"QUEUED")),
+            Value::Null => Reply::Nil,
+            Value::Array(values) => Reply::List(values.into_iter().map(Reply::from).collect()),
+            Value::Map(map) => {
+                let pairs = map.inner().into_iter();
+                Reply::List(
+                    pairs.flat_map(|(key, value)| [Reply::Text(key.into_bytes()), value.into()]).collect(),
+                )
+            }
+        }
+    }
 }
 
 #[cfg(test)]
