@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use super::Mark;
 use super::chunks::{Chunk, ChunkEnd};
@@ -96,10 +97,15 @@ impl Lane {
         match std::mem::replace(self, Lane::Moving) {
             Lane::Idle(mut sink) => {
                 let key_map = Arc::clone(key_map);
-                *self = Lane::Out(Box::pin(async move {
+                let mut flight: Away = Box::pin(async move {
                     let landed = fly(&mut sink, cargo, checkpoint, &key_map).await;
                     (sink, landed)
-                }));
+                });
+                // The first poll writes: Redis is at work while the caller decodes on. `landed` polls again.
+                *self = match flight.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                    Poll::Pending => Lane::Out(flight),
+                    Poll::Ready(landed) => Lane::Out(Box::pin(std::future::ready(landed))),
+                };
             }
             busy => *self = busy,
         }
