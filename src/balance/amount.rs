@@ -1,6 +1,6 @@
 //! Exact decimals.
 
-use std::sync::Arc;
+use compact_str::CompactString;
 
 /// Longest canonical text: 131,072 digits before the point and 16,383 behind it, with sign and point.
 ///
@@ -17,7 +17,7 @@ const LONGEST_DOUBLE_TEXT: usize = 345;
 /// An exact decimal in canonical text: no exponent, no leading zeros, no trailing fractional zeros or
 /// point, no `-0`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Amount(Arc<str>);
+pub struct Amount(CompactString);
 
 /// The text is no finite decimal, or longer than [`MAX_TEXT_BYTES`]. Does not show the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -49,12 +49,12 @@ impl Amount {
 
     /// Zero.
     pub fn zero() -> Amount {
-        Amount("0".into())
+        Amount(CompactString::const_new("0"))
     }
 
     /// A boolean as `1` or `0`.
     pub fn from_bit(bit: bool) -> Amount {
-        Amount(if bit { "1" } else { "0" }.into())
+        Amount(CompactString::const_new(if bit { "1" } else { "0" }))
     }
 
     /// Whether it is zero.

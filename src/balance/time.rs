@@ -1,5 +1,7 @@
 //! Timestamps as ISO-8601 text in UTC with milliseconds and `Z`.
 
+use compact_str::CompactString;
+
 use crate::pgoutput::PgTime;
 
 const SECOND_MS: i64 = 1000;
@@ -8,13 +10,13 @@ const DAY_MS: i64 = 86_400 * SECOND_MS;
 const PG_EPOCH_DAYS: i64 = 10_957;
 
 /// A commit time, cut to milliseconds: `2026-01-15T10:30:00.000Z`.
-pub fn commit_iso(time: PgTime) -> String {
+pub fn commit_iso(time: PgTime) -> CompactString {
     iso(time.0.div_euclid(1000).saturating_add(PG_EPOCH_DAYS * DAY_MS))
 }
 
 /// A `timestamp` or `timestamptz` as PostgreSQL prints it in DateStyle ISO, in UTC, cut to milliseconds.
 /// One without a zone is read as UTC. `None` for infinity, years before 1 and everything else.
-pub fn timestamp_iso(text: &str) -> Option<String> {
+pub fn timestamp_iso(text: &str) -> Option<CompactString> {
     let (date, clock) = text.split_once([' ', 'T'])?;
     let days = days_of(date)?;
     let zone_at = clock.find(['+', '-', 'Z']).unwrap_or(clock.len());
@@ -33,15 +35,13 @@ pub fn date_iso(text: &str) -> Option<&str> {
     days_of(text).map(|_| text)
 }
 
-fn iso(unix_ms: i64) -> String {
+/// 24 bytes for the years to 9999: no allocation.
+fn iso(unix_ms: i64) -> CompactString {
     let (days, ms) = (unix_ms.div_euclid(DAY_MS), unix_ms.rem_euclid(DAY_MS));
     let (year, month, day) = civil_from_days(days);
     let (seconds, ms) = (ms / SECOND_MS, ms % SECOND_MS);
     let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    let mut out = String::with_capacity(24);
-    if year < 0 {
-        out.push('-');
-    }
+    let mut out = CompactString::const_new(if year < 0 { "-" } else { "" });
     let parts = [
         (4, year, '-'),
         (2, month, '-'),
@@ -60,7 +60,7 @@ fn iso(unix_ms: i64) -> String {
 
 /// Appends `number` in at least `width` digits. Every event has several timestamps, and `{:02}` takes five
 /// times as long.
-fn digits(out: &mut String, width: u32, number: u64) {
+fn digits(out: &mut CompactString, width: u32, number: u64) {
     if width > 1 || number > 9 {
         digits(out, width.saturating_sub(1), number / 10);
     }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use compact_str::CompactString;
+
 use super::{Amount, time};
 use crate::pgoutput::Datum;
 
@@ -15,7 +17,7 @@ pub enum Value {
     /// Integers and numerics: exact, no exponent, no trailing fractional zeros.
     Number(Amount),
     /// Anything that is text in Redis and a string in JSON; booleans are `Number` 1 or 0.
-    Text(Arc<str>),
+    Text(CompactString),
 }
 
 /// A mapped column of one row, by the name its hash field has.
@@ -81,9 +83,7 @@ impl Class {
                 _ => Err(Undecodable),
             },
             Class::Number | Class::Balance => Amount::parse(text).map(Value::Number).map_err(|_| Undecodable),
-            Class::Timestamp => {
-                time::timestamp_iso(text).map(|iso| Value::Text(iso.into())).ok_or(Undecodable)
-            }
+            Class::Timestamp => time::timestamp_iso(text).map(Value::Text).ok_or(Undecodable),
             Class::Date => time::date_iso(text).map(|date| Value::Text(date.into())).ok_or(Undecodable),
             Class::Text => Ok(Value::Text(text.into())),
         }

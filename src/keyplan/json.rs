@@ -11,13 +11,23 @@ use crate::config::keys::On;
 use crate::config::tables::{TOLD_TRANSACTION_COLUMNS, TRANSACTION_COLUMNS};
 
 /// The fields of the event, written as they are planned.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Fields {
     updated: Vec<u8>,
     removed: Vec<u8>,
 }
 
+/// Room for the fields of an event; more is taken when needed.
+const FIELDS_BYTES: usize = 768;
+const REMOVED_BYTES: usize = 128;
+/// Room for the rest of it, one completed row included.
+const ENVELOPE_BYTES: usize = 640;
+
 impl Fields {
+    pub(super) fn new() -> Fields {
+        Fields { updated: Vec::with_capacity(FIELDS_BYTES), removed: Vec::with_capacity(REMOVED_BYTES) }
+    }
+
     pub(super) fn set(&mut self, name: &str, value: Shown<'_>) {
         self.updated.push(if self.updated.is_empty() { b'{' } else { b',' });
         write_json_text(name, &mut self.updated);
@@ -34,7 +44,7 @@ impl Fields {
 /// Writes the whole event; `on` is `None` where only the fence can tell its type.
 pub(super) fn write(scope: &Scope<'_>, fields: &Fields, on: Option<On>) -> EventJson {
     let event = scope.event;
-    let mut out = Vec::with_capacity(fields.updated.len() + 640);
+    let mut out = Vec::with_capacity(fields.updated.len() + fields.removed.len() + ENVELOPE_BYTES);
     out.extend_from_slice(b"{\"user_id\":");
     scope.value(&Source::Id).write_json(&mut out);
     out.extend_from_slice(b",\"user_type\":");
@@ -43,7 +53,7 @@ pub(super) fn write(scope: &Scope<'_>, fields: &Fields, on: Option<On>) -> Event
     out.extend_from_slice(if fields.updated.is_empty() { b"{" } else { &fields.updated });
     out.extend_from_slice(b"},\"event_type\":\"");
     let Some(on) = on else {
-        let mut tail = Vec::with_capacity(512);
+        let mut tail = Vec::with_capacity(ENVELOPE_BYTES);
         write_tail(scope, fields, &mut tail);
         return EventJson::ByBalance { head: Bytes::from(out), tail: Bytes::from(tail) };
     };

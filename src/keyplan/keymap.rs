@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::key::KeyTemplate;
 use super::payload::Payload;
 use super::template::{Source, Template};
@@ -53,7 +51,7 @@ pub(super) struct HashAction {
     /// Every mapped column under its own name, but those that `fields` names.
     pub(super) all: bool,
     pub(super) fields: Vec<FieldAction>,
-    pub(super) defaults: Vec<(String, Bytes)>,
+    pub(super) defaults: Vec<(String, String)>,
     pub(super) if_exists: bool,
     /// Whether the published event carries these fields.
     pub(super) in_event: bool,
@@ -61,15 +59,14 @@ pub(super) struct HashAction {
 
 #[derive(Debug, Clone)]
 pub(super) struct FieldAction {
-    pub(super) name: Bytes,
-    pub(super) text: String,
+    pub(super) name: String,
     pub(super) value: Template,
 }
 
 impl HashAction {
     /// What a field holds where its value is NULL.
-    pub(super) fn default_of(&self, field: &str) -> Option<&Bytes> {
-        self.defaults.iter().find(|(name, _)| name == field).map(|(_, text)| text)
+    pub(super) fn default_of(&self, field: &str) -> Option<&str> {
+        self.defaults.iter().find(|(name, _)| name == field).map(|(_, text)| &**text)
     }
 }
 
@@ -258,7 +255,7 @@ impl Compiler {
             }
         }
         for (name, _) in defaults {
-            let set = *columns == Columns::All || compiled.iter().any(|field| field.text == *name);
+            let set = *columns == Columns::All || compiled.iter().any(|field| field.name == *name);
             if !set {
                 self.mistake(format!("defaults names {name}, which is not set"), "name a field or a column");
             }
@@ -268,12 +265,11 @@ impl Compiler {
             Action::Hash(hash) => Some(hash.key),
             _ => None,
         });
-        let defaults = defaults.iter().map(|(name, text)| (name.clone(), Bytes::from(text.clone())));
         Some(Action::Hash(HashAction {
             key,
             all: *columns == Columns::All,
             fields: compiled,
-            defaults: defaults.collect(),
+            defaults: defaults.clone(),
             if_exists: *if_exists,
             in_event: first.is_none_or(|first| first == key),
         }))
@@ -362,7 +358,7 @@ impl Compiler {
 
 impl FieldAction {
     fn new(name: &str, value: Template) -> FieldAction {
-        FieldAction { name: Bytes::from(name.to_owned()), text: name.to_owned(), value }
+        FieldAction { name: name.to_owned(), value }
     }
 }
 

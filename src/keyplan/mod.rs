@@ -8,9 +8,11 @@ mod plan;
 mod template;
 #[cfg(test)]
 mod tests;
+mod texts;
 
 pub use key::{KeyTemplate, escape_glob};
 pub use keymap::{KeyMap, MAX_WATCHED};
+pub use texts::{Pairs, Texts};
 
 use std::time::Duration;
 
@@ -79,9 +81,9 @@ pub enum Step {
         /// The key.
         key: Bytes,
         /// Field names and values to set; may be empty.
-        set: Vec<(Bytes, Bytes)>,
+        set: Pairs,
         /// Field names to remove; may be empty.
-        remove: Vec<Bytes>,
+        remove: Texts,
         /// Only when the key exists.
         if_exists: bool,
         /// When to do it.
@@ -135,6 +137,9 @@ pub enum Step {
     },
 }
 
+/// The field of a hash by which a stored balance is known.
+const BALANCE_FIELD: &str = "balance";
+
 impl Step {
     /// When it is done.
     pub fn guard(&self) -> &Guard {
@@ -145,6 +150,18 @@ impl Step {
             | Step::DeletePattern { guard, .. }
             | Step::PublishEvent { guard, .. }
             | Step::Publish { guard, .. } => guard,
+        }
+    }
+
+    /// Where it keeps the balance (the key, and the field where that is a hash), and what it writes there.
+    pub fn balance(&self) -> Option<(&Bytes, Option<&'static str>, &[u8])> {
+        match self {
+            Step::Hash { key, set, .. } => {
+                let (_, balance) = set.iter().find(|(field, _)| *field == BALANCE_FIELD.as_bytes())?;
+                Some((key, Some(BALANCE_FIELD), balance))
+            }
+            Step::Set { key, value, .. } => Some((key, None, value)),
+            _ => None,
         }
     }
 

@@ -5,12 +5,12 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::json::{self, Fields};
 use super::keymap::{Action, HashAction, KeyMap, Step as Compiled};
 use super::template::{Scope, Shown, Source};
-use super::{EventJson, Guard, KeyPlan, Step};
+use super::{EventJson, Guard, KeyPlan, Pairs, Step, Texts};
 use crate::balance::{Doubt, Event, Kind, User, Value};
 use crate::config::keys::{On, Test};
 
-/// Room for an event's keys and values; more is taken when needed.
-const BUFFER_BYTES: usize = 1024;
+/// Room for an event's keys, and for the fields of a hash; more is taken when needed.
+const BUFFER_BYTES: usize = 512;
 
 /// One plan in the making.
 struct Planner<'a> {
@@ -44,7 +44,7 @@ impl KeyMap {
             on: word(event),
             buffer: BytesMut::with_capacity(BUFFER_BYTES),
             scratch: String::new(),
-            fields: Fields::default(),
+            fields: Fields::new(),
             steps: Vec::with_capacity(self.steps.len()),
         };
         let deletes_user = event.kind == Kind::Deleted;
@@ -77,7 +77,7 @@ impl KeyMap {
 
     /// Deletes every key and every pattern of a user.
     pub fn keys_of(&self, user: &User) -> Vec<Step> {
-        let mut buffer = BytesMut::with_capacity(BUFFER_BYTES / 2);
+        let mut buffer = BytesMut::with_capacity(BUFFER_BYTES);
         let delete = |(at, template): (usize, &super::KeyTemplate)| {
             let key = template.render(user, &mut buffer);
             match template.is_pattern() {
@@ -192,7 +192,8 @@ impl Planner<'_> {
 
     fn hash(&mut self, hash: &HashAction, guard: Guard) {
         let event = self.scope.event;
-        let (mut set, mut remove) = (Vec::with_capacity(event.fields.len() + 8), Vec::new());
+        let mut set = Pairs::with_capacity(event.fields.len() + hash.fields.len(), BUFFER_BYTES);
+        let mut remove = Texts::default();
         for field in &hash.fields {
             let shown = field.value.fill(&self.scope, &mut self.scratch);
             let named = match field.value.parts.as_slice() {
@@ -200,25 +201,24 @@ impl Planner<'_> {
                 _ => true,
             };
             let told = hash.in_event && named;
-            match (shown, hash.default_of(&field.text)) {
+            match (shown, hash.default_of(&field.name)) {
                 (Shown::Unsent, _) => continue,
                 (Shown::Null, None) => {
-                    remove.push(field.name.clone());
+                    remove.push(field.name.as_bytes());
                     if told {
-                        self.fields.remove(&field.text);
+                        self.fields.remove(&field.name);
                     }
                 }
                 (Shown::Null, Some(text)) => {
-                    set.push((field.name.clone(), text.clone()));
+                    set.push(field.name.as_bytes(), text.as_bytes());
                     if told {
-                        self.fields
-                            .set(&field.text, Shown::Text(std::str::from_utf8(text).unwrap_or_default()));
+                        self.fields.set(&field.name, Shown::Text(text));
                     }
                 }
                 (shown @ (Shown::Number(text) | Shown::Text(text)), _) => {
-                    set.push((field.name.clone(), store(&mut self.buffer, text)));
+                    set.push(field.name.as_bytes(), text.as_bytes());
                     if told {
-                        self.fields.set(&field.text, shown);
+                        self.fields.set(&field.name, shown);
                     }
                 }
             }
@@ -238,35 +238,34 @@ impl Planner<'_> {
             && (*if_exists == hash.if_exists || (!*if_exists && !into.is_empty()))
             && !names(&set, &remove).any(|name| names(into, from).any(|known| known == name))
         {
-            into.append(&mut set);
-            from.append(&mut remove);
+            into.append(&set);
+            from.append(&remove);
             return;
         }
         self.steps.push(Step::Hash { key, set, remove, if_exists: hash.if_exists, guard });
     }
 
     /// Every mapped column under its own name, but those that the step names itself.
-    fn columns(&mut self, hash: &HashAction, set: &mut Vec<(Bytes, Bytes)>, remove: &mut Vec<Bytes>) {
+    fn columns(&mut self, hash: &HashAction, set: &mut Pairs, remove: &mut Texts) {
         let event = self.scope.event;
         for field in &event.fields {
-            if hash.fields.iter().any(|named| *named.text == *field.name) {
+            if hash.fields.iter().any(|named| *named.name == *field.name) {
                 continue;
             }
             let shown = match (Shown::of(&field.value), hash.default_of(&field.name)) {
-                (Shown::Null, Some(text)) => Shown::Text(std::str::from_utf8(text).unwrap_or_default()),
+                (Shown::Null, Some(text)) => Shown::Text(text),
                 (shown, _) => shown,
             };
             let told = hash.in_event && told(event, &field.name);
             match shown.text() {
                 Some(text) => {
-                    let name = store(&mut self.buffer, &field.name);
-                    set.push((name, store(&mut self.buffer, text)));
+                    set.push(field.name.as_bytes(), text.as_bytes());
                     if told {
                         self.fields.set(&field.name, shown);
                     }
                 }
                 None if shown == Shown::Null => {
-                    remove.push(store(&mut self.buffer, &field.name));
+                    remove.push(field.name.as_bytes());
                     if told {
                         self.fields.remove(&field.name);
                     }
@@ -313,8 +312,8 @@ impl Planner<'_> {
 }
 
 /// Every field that a change of a hash names.
-fn names<'a>(set: &'a [(Bytes, Bytes)], remove: &'a [Bytes]) -> impl Iterator<Item = &'a Bytes> {
-    set.iter().map(|(name, _)| name).chain(remove)
+fn names<'a>(set: &'a Pairs, remove: &'a Texts) -> impl Iterator<Item = &'a [u8]> {
+    set.iter().map(|(name, _)| name).chain(remove.iter())
 }
 
 /// Whether the event tells of a column: all of them where the old row is not known, else those that

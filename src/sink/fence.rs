@@ -7,6 +7,8 @@ use crate::lsn::{Position, Snapshot, Xid64};
 
 /// Bytes of epoch, LSN and ordinal, which order fences.
 pub const POSITION_BYTES: usize = 32;
+/// Room for a fence with its watched values; more is taken when needed.
+const FENCE_BYTES: usize = 96;
 /// Prefix of every fence key.
 pub const PREFIX: &str = "lockstep:fence:";
 
@@ -22,9 +24,11 @@ pub fn own_key(key: &[u8], slot_of: impl Fn(&[u8]) -> u16) -> Option<Bytes> {
     [name(b"", b""), name(b"{", b"}")].into_iter().find(|fence| slot_of(fence) == slot_of(key))
 }
 
-/// Epoch, LSN and ordinal in fixed-width lowercase hex: comparing the text compares the place.
-pub fn position_text(epoch: u32, position: Position) -> String {
-    format!("{epoch:08x}{:016x}{:08x}", position.commit_lsn.0, position.ordinal)
+/// Appends epoch, LSN and ordinal in fixed-width lowercase hex: comparing the text compares the place.
+fn write_position(epoch: u32, position: Position, out: &mut Vec<u8>) {
+    write_hex(epoch.into(), 8, out);
+    write_hex(position.commit_lsn.0, 16, out);
+    write_hex(position.ordinal.into(), 8, out);
 }
 
 /// An xid as fences and the script write it.
@@ -32,11 +36,20 @@ pub fn xid_text(xid: Xid64) -> String {
     format!("{:016x}", xid.0)
 }
 
+/// Appends the last `digits` hex digits: every event has five such numbers, and the formatter takes its time.
+fn write_hex(number: u64, digits: u32, out: &mut Vec<u8>) {
+    for digit in (0..digits).rev() {
+        let nibble = usize::try_from((number >> (4 * digit)) & 0xf).unwrap_or_default();
+        out.push(b"0123456789abcdef".get(nibble).copied().unwrap_or(b'0'));
+    }
+}
+
 /// The fence that `plan` leaves behind at `position`, as far as the plan alone knows it.
 pub fn text(plan: &KeyPlan, epoch: u32, position: Position) -> Bytes {
-    let mut text = position_text(epoch, position).into_bytes();
+    let mut text = Vec::with_capacity(FENCE_BYTES);
+    write_position(epoch, position, &mut text);
     match plan.row_xid {
-        Some(xid) => text.extend_from_slice(xid_text(xid).as_bytes()),
+        Some(xid) => write_hex(xid.0, 16, &mut text),
         None => text.extend_from_slice(&[b'-'; 16]),
     }
     text.push(if plan.deletes_user { b't' } else { b'.' });
@@ -67,7 +80,12 @@ mod tests {
 
     #[test]
     fn texts_order_as_the_places_they_stand_for() {
-        let at = |epoch, lsn, ordinal| position_text(epoch, Position { commit_lsn: Lsn(lsn), ordinal });
+        let at = |epoch, lsn, ordinal| {
+            let mut text = Vec::new();
+            write_position(epoch, Position { commit_lsn: Lsn(lsn), ordinal }, &mut text);
+            text
+        };
+        assert_eq!(at(1, 0xab, 3), b"0000000100000000000000ab00000003");
         assert_eq!(at(1, 2, 3).len(), POSITION_BYTES);
         assert!(at(1, 9, 0) < at(1, 10, 0));
         assert!(at(1, 10, 9) < at(1, 10, 10));

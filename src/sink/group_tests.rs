@@ -27,8 +27,8 @@ pub fn steps() -> Vec<Step> {
     vec![
         Step::Hash {
             key: "user:{live:7}:config".into(),
-            set: vec![("balance".into(), "10.5".into())],
-            remove: vec!["email".into()],
+            set: [("balance", "10.5")].into_iter().collect(),
+            remove: ["email"].into_iter().collect(),
             if_exists: false,
             guard,
         },

@@ -58,6 +58,10 @@ impl Pack {
     fn bytes(&self) -> &[u8] {
         self.0.as_slice()
     }
+
+    fn clear(&mut self) {
+        self.0.as_mut_vec().clear();
+    }
 }
 
 /// MessagePack counts in 32 bits; nothing here comes near.
@@ -73,6 +77,11 @@ struct Items {
 }
 
 impl Items {
+    fn clear(&mut self) {
+        self.pack.clear();
+        self.count = 0;
+    }
+
     fn item(&mut self) -> &mut Pack {
         self.count += 1;
         &mut self.pack
@@ -92,6 +101,10 @@ pub struct Request {
     plans: Items,
     events: Vec<Bytes>,
     event_bytes: usize,
+    /// Of the plan that is being added; kept for the allocations.
+    values: Items,
+    steps: Items,
+    layout: Pack,
 }
 
 impl Request {
@@ -105,6 +118,9 @@ impl Request {
             plans,
             events: Vec::new(),
             event_bytes: 0,
+            values: Items::default(),
+            steps: Items::default(),
+            layout: Pack::default(),
         }
     }
 
@@ -121,33 +137,30 @@ impl Request {
         let fence = fence::text(plan, frame.epoch, present.unwrap_or(plan.position));
         let first_key = self.keys.len();
         self.fences.push(part.fence.clone());
-        let mut values = Items::default();
-        let mut steps = Items::default();
+        self.values.clear();
+        self.steps.clear();
         // What an earlier plan of the user deletes must be gone before this one writes it again.
         if self.fences.iter().rev().skip(1).any(|fence| *fence == part.fence) {
-            steps.item().list(1).text(b"U");
+            self.steps.item().list(1).text(b"U");
         }
         let todo = || part.steps.iter().filter_map(|step| plan.steps.get(*step));
         if todo().any(|step| step.guard().stored_balance_differs)
-            && let Some((key, field, balance)) = todo().find_map(stored_balance)
+            && let Some((key, field, balance)) = todo().find_map(Step::balance)
         {
             self.keys.push(key.clone());
-            steps.item().list(2).text(b"B").text(field);
-            values.item().text(balance);
+            self.steps.item().list(2).text(b"B").text(field.unwrap_or_default().as_bytes());
+            self.values.item().text(balance);
         }
         for step in todo() {
             if step.key().is_some_and(|key| self.keys.iter().skip(first_key).any(|other| other == key)) {
-                steps.item().list(1).text(b"U");
+                self.steps.item().list(1).text(b"U");
             }
-            self.step(step, derived, &mut steps, &mut values);
+            self.step(step, derived);
         }
         let events = self.event(&plan.event);
-        let mut layout = Pack::default();
-        layout.list(4).text(flags(plan)).number(length(self.keys.len() - first_key)).number(events);
-        layout.list(steps.count).append(steps.bytes());
-        let number = self.layout(layout);
-        let all = self.plans.item().list(3 + values.count).number(length(number)).text(&fence);
-        all.text(after.map(|after| &**after).unwrap_or_default()).append(values.bytes());
+        let number = self.layout(flags(plan), self.keys.len() - first_key, events);
+        let all = self.plans.item().list(3 + self.values.count).number(length(number)).text(&fence);
+        all.text(after.map(|after| &**after).unwrap_or_default()).append(self.values.bytes());
         fence.slice(..fence::POSITION_BYTES)
     }
 
@@ -194,19 +207,22 @@ impl Request {
         count
     }
 
-    /// The number of this layout, counted from one as Lua does.
-    fn layout(&mut self, layout: Pack) -> usize {
-        let known = self.layouts.iter().position(|known| *known == layout);
-        known.map_or_else(
-            || {
-                self.layouts.push(layout);
+    /// The number of the layout of the plan's steps, counted from one as Lua does.
+    fn layout(&mut self, flags: &[u8], keys: usize, events: u8) -> usize {
+        self.layout.clear();
+        self.layout.list(4).text(flags).number(length(keys)).number(events);
+        self.layout.list(self.steps.count).append(self.steps.bytes());
+        match self.layouts.iter().position(|known| *known == self.layout) {
+            Some(at) => at + 1,
+            None => {
+                self.layouts.push(std::mem::take(&mut self.layout));
                 self.layouts.len()
-            },
-            |at| at + 1,
-        )
+            }
+        }
     }
 
-    fn step(&mut self, step: &Step, derived: &[Bytes], steps: &mut Items, values: &mut Items) {
+    fn step(&mut self, step: &Step, derived: &[Bytes]) {
+        let (steps, values) = (&mut self.steps, &mut self.values);
         let guard = *step.guard();
         if guard != Guard::ALWAYS {
             let wrong = u8::from(guard.stored_balance_differs);
@@ -218,13 +234,13 @@ impl Request {
                 self.keys.push(key.clone());
                 let item = steps.item().list(3).text(if *if_exists { b"E" } else { b"H" });
                 item.list(set.len() * 2);
-                for (field, value) in set {
+                for (field, value) in set.iter() {
                     // The empty text is where the script puts the value.
                     item.text(field).text(b"");
                     values.item().text(value);
                 }
                 item.list(remove.len());
-                for field in remove {
+                for field in remove.iter() {
                     item.text(field);
                 }
             }
@@ -267,18 +283,6 @@ fn flags(plan: &KeyPlan) -> &'static [u8] {
         (false, true, _) => b"wc",
         (true, false, _) => b"xc",
         (true, true, _) => b"xwc",
-    }
-}
-
-/// Where a step stores the balance, and what it writes there: the key, the field of a hash, the value.
-fn stored_balance(step: &Step) -> Option<(&Bytes, &[u8], &Bytes)> {
-    match step {
-        Step::Hash { key, set, .. } => {
-            let (field, balance) = set.iter().find(|(field, _)| &**field == b"balance")?;
-            Some((key, field, balance))
-        }
-        Step::Set { key, value, .. } => Some((key, b"", value)),
-        _ => None,
     }
 }
 

@@ -2,8 +2,6 @@
 
 use std::collections::HashMap;
 
-use bytes::Bytes;
-
 use super::Sink;
 use super::lanes::Trouble;
 use super::node::Command;
@@ -16,7 +14,7 @@ use crate::keyplan::{KeyPlan, Step};
 #[derive(Default)]
 struct Reads<'p> {
     questions: Vec<Command>,
-    wanted: Vec<(usize, &'p Bytes)>,
+    wanted: Vec<(usize, &'p [u8])>,
 }
 
 impl Sink {
@@ -28,7 +26,11 @@ impl Sink {
         let mut differs = vec![false; plans.len()];
         let mut by_node: HashMap<Address, Reads<'_>> = HashMap::new();
         for (index, plan) in plans.iter().enumerate() {
-            let Some((key, question, balance)) = plan.steps.iter().find_map(balance_read) else { continue };
+            let Some((key, field, balance)) = plan.steps.iter().find_map(Step::balance) else { continue };
+            let question = match field {
+                Some(field) => Command::new("HGET", vec![key.clone(), field.into()]),
+                None => Command::new("GET", vec![key.clone()]),
+            };
             let topology = self.lanes.topology();
             let owner = topology.owner(topology.slot(key)).cloned().ok_or_else(|| self.lanes.unowned())?;
             let reads = by_node.entry(owner).or_default();
@@ -51,17 +53,5 @@ impl Sink {
             }
         }
         Ok(differs)
-    }
-}
-
-/// A key that keeps the balance, how it is asked for, and what the step writes there.
-fn balance_read(step: &Step) -> Option<(&Bytes, Command, &Bytes)> {
-    match step {
-        Step::Hash { key, set, .. } => {
-            let (field, balance) = set.iter().find(|(field, _)| &**field == b"balance")?;
-            Some((key, Command::new("HGET", vec![key.clone(), field.clone()]), balance))
-        }
-        Step::Set { key, value, .. } => Some((key, Command::new("GET", vec![key.clone()]), value)),
-        _ => None,
     }
 }

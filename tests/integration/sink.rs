@@ -12,7 +12,7 @@ use bytes::Bytes;
 use lockstep::balance::User;
 use lockstep::checkpoint::Checkpoint;
 use lockstep::config;
-use lockstep::keyplan::{EventJson, Guard, KeyPlan, Step};
+use lockstep::keyplan::{EventJson, Guard, KeyPlan, Step, Texts};
 use lockstep::lsn::{Lsn, Position, Xid64};
 use lockstep::metrics::Metrics;
 use lockstep::sink::{Applied, Fencing, Flight, Options, Outcome, Sink, SinkState};
@@ -60,8 +60,8 @@ fn change(id: &str, at: u64, balance: &str) -> KeyPlan {
         steps: vec![
             Step::Hash {
                 key: text(format!("user:{tagged}:config")),
-                set: vec![("wallet_balance".into(), balance.clone()), ("balance".into(), balance.clone())],
-                remove: vec!["email".into()],
+                set: [("wallet_balance", &balance), ("balance", &balance)].into_iter().collect(),
+                remove: ["email"].into_iter().collect(),
                 if_exists: false,
                 guard: ALWAYS,
             },
@@ -73,8 +73,8 @@ fn change(id: &str, at: u64, balance: &str) -> KeyPlan {
             },
             Step::Hash {
                 key: text(format!("user:{tagged}:portfolio")),
-                set: vec![("wallet_balance".into(), balance)],
-                remove: vec![],
+                set: [("wallet_balance", balance)].into_iter().collect(),
+                remove: Texts::default(),
                 if_exists: true,
                 guard: ALWAYS,
             },
