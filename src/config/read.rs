@@ -24,7 +24,7 @@ const WINDOW_ROWS: usize = 4096;
 /// Default of `window_bytes`.
 const WINDOW_BYTES: usize = 4 << 20;
 /// Default of `flight_events`.
-const FLIGHT_EVENTS: usize = 1024;
+const FLIGHT_EVENTS: usize = 512;
 /// Default of `status_interval`; the server's default `wal_sender_timeout` is 60 s.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 /// Default of `ready_lag`.

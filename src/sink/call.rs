@@ -16,7 +16,9 @@ const CALL_PLANS: usize = 16;
 /// Bytes of values and events after which a call takes no further plan.
 const CALL_BYTES: usize = 64 * 1024;
 
-/// Plans after which a node's calls are written: Redis starts on them while the next are made.
+/// Plans after which a node's first calls are written, and its later ones: Redis starts on a few at once, and is
+/// never out of work while the next are made.
+const FIRST_BATCH_PLANS: usize = CALL_PLANS;
 const BATCH_PLANS: usize = 128;
 
 /// One script call.
@@ -89,6 +91,8 @@ pub struct CallWriter<'a> {
     last: HashMap<Bytes, Bytes>,
     /// One a node, while it is filled.
     batches: Vec<Batch>,
+    /// Plans that fill one now.
+    batch_plans: usize,
     calls: usize,
 }
 
@@ -96,13 +100,25 @@ impl<'a> CallWriter<'a> {
     /// Calls for the plans of `flight`.
     pub fn new(flight: &'a Flight, frame: Frame) -> CallWriter<'a> {
         let last = HashMap::with_capacity(flight.plans.len());
-        CallWriter { flight, frame, open: None, last, batches: Vec::new(), calls: 0 }
+        CallWriter {
+            flight,
+            frame,
+            open: None,
+            last,
+            batches: Vec::new(),
+            batch_plans: FIRST_BATCH_PLANS,
+            calls: 0,
+        }
     }
 
     /// The batches that are full, once.
     pub fn take_full(&mut self) -> Vec<Batch> {
-        let full = |batch: &mut Batch| batch.plans >= BATCH_PLANS;
-        self.batches.extract_if(.., full).collect()
+        let full = |batch: &mut Batch| batch.plans >= self.batch_plans;
+        let batches: Vec<Batch> = self.batches.extract_if(.., full).collect();
+        if !batches.is_empty() {
+            self.batch_plans = (self.batch_plans * 2).min(BATCH_PLANS);
+        }
+        batches
     }
 
     /// Calls made so far.
