@@ -99,6 +99,8 @@ pub struct LoadMetrics {
     pub users: IntGauge,
     /// Users the planner of the database expects (`reltuples`); 0 when it does not know.
     pub users_expected: IntGauge,
+    /// Users whose keys were removed because the database does not hold them.
+    pub users_removed: IntCounter,
     /// 1 once Redis holds the marker of a finished load for this slot.
     pub loaded: IntGauge,
 }
@@ -203,6 +205,10 @@ fn load_metrics(names: &Names<'_>) -> prometheus::Result<LoadMetrics> {
         running: names.gauges("load_running", "1 while users are read from the database.", &["kind"])?,
         users: names.gauge("load_users", "Users read by the running or last load.")?,
         users_expected: names.gauge("load_users_expected", "Users that the load expects; an estimate.")?,
+        users_removed: names.counter(
+            "load_users_removed_total",
+            "Users whose keys were removed: the database has none such.",
+        )?,
         loaded: names.gauge("loaded", "1 once Redis holds every user of this slot.")?,
     })
 }

@@ -110,6 +110,11 @@ impl KeyMap {
         &self.templates
     }
 
+    /// The type and the id of whose key it is, by the first template that it fits.
+    pub fn parse_key<'k>(&self, key: &'k str) -> Option<(&'k str, &'k str)> {
+        self.templates.iter().find_map(|template| template.parse_key(key))
+    }
+
     /// Whether some step writes the key of this template, and does not only delete it.
     pub(super) fn writes(&self, template: usize) -> bool {
         self.steps.iter().any(|step| match &step.action {

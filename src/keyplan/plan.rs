@@ -8,6 +8,7 @@ use super::template::{Scope, Shown, Source};
 use super::{EventJson, Guard, KeyPlan, Pairs, Step, Texts};
 use crate::balance::{Doubt, Event, Kind, User, Value};
 use crate::config::keys::{On, Test};
+use crate::lsn::Position;
 
 /// Room for an event's keys, and for the fields of a hash; more is taken when needed.
 const BUFFER_BYTES: usize = 512;
@@ -72,6 +73,22 @@ impl KeyMap {
             },
             published_as: planner.on.filter(|_| !silent).map(json::event_type),
             steps: planner.steps,
+        }
+    }
+
+    /// What is done about a user who is not in the database: every key is deleted, and nothing is told.
+    pub fn plan_absent(&self, user: &User) -> KeyPlan {
+        KeyPlan {
+            user: user.clone(),
+            position: Position::default(),
+            row_xid: None,
+            deletes_user: true,
+            watched: vec![None; self.watched.len()],
+            rereads: false,
+            doubt: None,
+            event: EventJson::Fixed(Bytes::new()),
+            published_as: None,
+            steps: self.keys_of(user),
         }
     }
 

@@ -5,10 +5,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use super::Mark;
 use super::chunks::{Chunk, ChunkEnd};
 use super::patience::patiently;
 use super::truncate::{Tally, truncate};
+use super::{Look, Mark};
 use crate::balance::Truncated;
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
@@ -16,6 +16,9 @@ use crate::keyplan::{KeyMap, KeyPlan};
 use crate::lsn::Position;
 use crate::pgoutput::PgTime;
 use crate::sink::{Fencing, Flight, LoadMark, Outcome, Sink};
+
+/// The glob of a look: `SCAN` finds keys by no other order than its own, so all templates are found at once.
+const EVERY_KEY: &[u8] = b"*";
 
 /// At most one flight is out; the next is gathered meanwhile (group commit, no timer).
 pub enum Lane {
@@ -53,6 +56,8 @@ pub enum Cargo {
     },
     /// A mark of the load.
     Mark(Mark),
+    /// A step of a walk over all keys.
+    Look(Look),
 }
 
 /// What Redis acknowledged.
@@ -155,9 +160,12 @@ async fn fly(sink: &mut Sink, cargo: Cargo, stored: Option<Checkpoint>, key_map:
             let outcomes = sink.apply(&flight).await?;
             // The reader may be gone: then nobody waits for the answer.
             let _ = done.send(ChunkEnd::Written);
+            // A user whose keys go was deleted in the gap.
             let changed =
                 differ.iter().zip(&outcomes).zip(&flight.plans).filter(|((differs, outcome), plan)| {
-                    **differs && !plan.rereads && matches!(outcome, Outcome::Applied(_))
+                    (**differs || plan.deletes_user)
+                        && !plan.rereads
+                        && matches!(outcome, Outcome::Applied(_))
                 });
             Ok(Landed {
                 unpublished: changed.count() as u64,
@@ -171,6 +179,11 @@ async fn fly(sink: &mut Sink, cargo: Cargo, stored: Option<Checkpoint>, key_map:
             patiently(async || sink.write_mark(mark, value.as_deref()).await).await?;
             let _ = done.send(());
             Ok(Landed { loaded: mark == LoadMark::Loaded && value.is_some(), ..Landed::default() })
+        }
+        Cargo::Look(Look { walk, done }) => {
+            let seen = patiently(async || sink.walk(EVERY_KEY, walk.clone()).await).await?;
+            let _ = done.send(seen);
+            Ok(Landed::default())
         }
     }
 }

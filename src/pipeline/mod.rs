@@ -27,6 +27,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::balance::{Mapping, Refusal, Refused, User};
@@ -38,7 +39,7 @@ use crate::keyplan::{KeyMap, KeyPlan};
 use crate::lsn::{Lsn, Position};
 use crate::metrics::Metrics;
 use crate::pgoutput::PgTime;
-use crate::sink::{LoadMark, Outcome, Sink, SinkState};
+use crate::sink::{LoadMark, Outcome, Sink, SinkState, Walk};
 use chunks::Chunks;
 use lane::{Cargo, Landed, Lane};
 use truncate::Tally;
@@ -50,6 +51,17 @@ pub enum Errand {
     Chunk(Chunk),
     /// A mark of the load, to be kept in Redis.
     Mark(Mark),
+    /// A look at the next keys of Redis.
+    Look(Look),
+}
+
+/// A step of a walk over all keys.
+#[derive(Debug)]
+pub struct Look {
+    /// Where the walk stands.
+    pub walk: Walk,
+    /// Told the keys, and where to go on.
+    pub done: oneshot::Sender<(Vec<Bytes>, Option<Walk>)>,
 }
 
 /// How far a load is, or that it is finished.
@@ -97,7 +109,8 @@ pub struct Pipeline {
     errands: mpsc::Receiver<Errand>,
     /// Users to read again; bounded: what does not fit stays deleted, which is safe, and is counted.
     repairs: mpsc::Sender<User>,
-    marks: VecDeque<Mark>,
+    /// Errands that wait for nothing but the lane.
+    waiting: VecDeque<Errand>,
     /// Position of the last row of this session that Redis holds.
     present: Position,
     /// Whether the rows being loaded may hold changes that the stream never carried.
@@ -152,7 +165,7 @@ impl Pipeline {
             key_map,
             limits,
             chunks: Chunks::default(),
-            marks: VecDeque::new(),
+            waiting: VecDeque::new(),
             errands,
             repairs,
             present: Position::default(),
@@ -167,14 +180,16 @@ impl Pipeline {
     fn take_errand(&mut self, errand: Errand) {
         match errand {
             Errand::Chunk(chunk) => self.chunks.push(chunk),
-            Errand::Mark(mark) => self.marks.push_back(mark),
+            errand => self.waiting.push_back(errand),
         }
     }
 
     /// The errand whose time has come, when everything before `applied` is in Redis.
     fn errand_due(&mut self, applied: Lsn) -> Option<Cargo> {
-        if let Some(mark) = self.marks.pop_front() {
-            return Some(Cargo::Mark(mark));
+        match self.waiting.pop_front() {
+            Some(Errand::Mark(mark)) => return Some(Cargo::Mark(mark)),
+            Some(Errand::Look(look)) => return Some(Cargo::Look(look)),
+            Some(Errand::Chunk(_)) | None => {}
         }
         let chunk = self.chunks.ready(applied)?;
         let present = self.present.max(Position { commit_lsn: applied, ordinal: 0 });
@@ -187,7 +202,7 @@ impl Pipeline {
             Cargo::Truncate(truncated) => {
                 self.chunks.truncated(truncated.user_type.clone(), truncated.commit.xid)
             }
-            Cargo::Rows { .. } | Cargo::Mark(_) => {}
+            Cargo::Rows { .. } | Cargo::Mark(_) | Cargo::Look(_) => {}
         }
         self.lane.depart(cargo, checkpoint, &self.key_map);
     }
@@ -308,7 +323,7 @@ impl Pipeline {
     pub fn begin_load(&mut self, in_gap: bool) {
         self.in_gap = in_gap;
         while self.errands.try_recv().is_ok() {}
-        self.marks.clear();
+        self.waiting.clear();
         self.chunks.forget();
     }
 

@@ -13,6 +13,7 @@ use super::Reader;
 use super::cursor::{Cursor, Range, Reached};
 use super::progress::Progress;
 use super::read::{self, Which};
+use super::sweep;
 use super::table::{self, Table};
 use crate::backoff::Backoff;
 use crate::balance::Kind;
@@ -30,20 +31,22 @@ const RETRY_LIMIT: Duration = Duration::from_secs(5);
 const MARK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Loads everything behind what a load before this one has reached, and marks it as finished last.
-pub async fn load(reader: Reader, progress: Option<String>) -> Result<()> {
+pub async fn load(mut reader: Reader, progress: Option<String>) -> Result<()> {
     let reached = progress.map_or_else(Reached::default, |text| Reached::from_text(&text));
     let running = reader.metrics.running.with_label_values(&["load"]);
     running.set(1);
     reader.metrics.users.set(0);
-    let tables = describe_from(&reader, reached.table).await?;
-    let expected = tables.iter().map(|(_, table)| table.expected_rows).sum();
+    let tables = described(&reader).await?;
+    let left = || tables.iter().filter(|(index, _)| *index >= reached.table);
+    let expected = left().map(|(_, table)| table.expected_rows).sum();
     count_gauge(&reader.metrics.users_expected, expected);
     let progress = Arc::new(Progress::start("loading users", expected));
-    for (index, table) in tables {
-        let after = reached.up_to.clone().filter(|_| index == reached.table);
-        let cursor = Mutex::new(Shared { cursor: Cursor::new(after), index, marked: Instant::now() });
-        load_table(&reader, Arc::new(table), Arc::new(cursor), &progress).await?;
+    for (index, table) in left() {
+        let after = reached.up_to.clone().filter(|_| *index == reached.table);
+        let cursor = Mutex::new(Shared { cursor: Cursor::new(after), index: *index, marked: Instant::now() });
+        load_table(&reader, Arc::new(table.clone()), Arc::new(cursor), &progress).await?;
     }
+    remove_the_gone(&mut reader).await?;
     reader.keep(LoadMark::Loaded, Some("{}".to_owned())).await?;
     reader.keep(LoadMark::Progress, None).await?;
     progress.finish();
@@ -51,10 +54,11 @@ pub async fn load(reader: Reader, progress: Option<String>) -> Result<()> {
     Ok(())
 }
 
-async fn describe_from(reader: &Reader, first: usize) -> Result<Vec<(usize, Table)>> {
+/// Every table of users by its place in the configuration, as soon as all are there.
+async fn described(reader: &Reader) -> Result<Vec<(usize, Table)>> {
     let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LIMIT, 0);
     loop {
-        match try_describe_from(reader, first).await {
+        match describe(reader).await {
             Err(fault) if fault.is_transient() => {
                 reader.note_fault(&fault, backoff.attempts());
                 tokio::time::sleep(backoff.next_delay()).await;
@@ -64,15 +68,38 @@ async fn describe_from(reader: &Reader, first: usize) -> Result<Vec<(usize, Tabl
     }
 }
 
-async fn try_describe_from(reader: &Reader, first: usize) -> Result<Vec<(usize, Table)>> {
+async fn describe(reader: &Reader) -> Result<Vec<(usize, Table)>> {
     let client = wire::sql::connect(&reader.config.postgres).await?;
     let mut tables = Vec::new();
-    for (index, spec) in reader.config.tables.iter().enumerate().skip(first) {
+    for (index, spec) in reader.config.tables.iter().enumerate() {
         if spec.is_users() {
             tables.push((index, table::describe(&client, spec).await?));
         }
     }
     Ok(tables)
+}
+
+/// Deletes the keys of users who are not in the database; from the beginning after a fault.
+async fn remove_the_gone(reader: &mut Reader) -> Result<()> {
+    let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LIMIT, 1);
+    loop {
+        let tables: Vec<Table> = described(reader).await?.into_iter().map(|(_, table)| table).collect();
+        match sweep::sweep(reader, &tables).await {
+            Err(fault) if fault.is_transient() => {
+                reader.note_fault(&fault, backoff.attempts());
+                tokio::time::sleep(backoff.next_delay()).await;
+            }
+            Err(fault) => return Err(fault),
+            Ok(gone) => {
+                reader.note_read();
+                reader.metrics.users_removed.inc_by(gone);
+                if gone > 0 {
+                    tracing::info!(users = gone, "removed keys of users who are not in the database");
+                }
+                return Ok(());
+            }
+        }
+    }
 }
 
 /// What the workers of one table share.

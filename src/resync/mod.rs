@@ -9,6 +9,7 @@ pub mod load;
 pub mod progress;
 pub mod read;
 pub mod repair;
+mod sweep;
 pub mod table;
 
 use std::sync::Arc;
@@ -49,12 +50,8 @@ pub struct Reader {
 impl Reader {
     /// Hands rows to the pipeline and waits until they are in Redis, or have to be read again.
     async fn hand_in(&mut self, table: &Table, rows: Rows, kind: Kind) -> Result<ChunkEnd> {
+        let commit = self.commit_of(&rows);
         let Rows { snapshot, rows, read_before } = rows;
-        // No commit of the stream's: the rows' time is their own, else that of the last commit at hand, and
-        // their position the stream's present one.
-        let time = PgTime(self.health.last_commit());
-        let commit = CommitInfo { commit_lsn: read_before, time, xid: snapshot.xmax };
-        let commit = Arc::new(commit);
         let mut plans = Vec::with_capacity(rows.len());
         for row in &rows {
             match self.mapping.row_event(&table.relation, row, kind, &commit) {
@@ -63,6 +60,13 @@ impl Reader {
             }
         }
         self.errand(|done| Errand::Chunk(Chunk { plans, snapshot, read_before, done })).await
+    }
+
+    /// What stands for a commit with rows that were read. It is none of the stream's: the rows' time is their own,
+    /// else that of the last commit at hand, and their position the stream's present one.
+    fn commit_of(&self, rows: &Rows) -> Arc<CommitInfo> {
+        let time = PgTime(self.health.last_commit());
+        Arc::new(CommitInfo { commit_lsn: rows.read_before, time, xid: rows.snapshot.xmax })
     }
 
     /// Tells that users cannot be read at the moment; logged when it is new.

@@ -81,7 +81,7 @@ fn condition(table: &Table, which: &Which) -> String {
         }
         Which::Ids(ids) => {
             let ids: Vec<String> = ids.iter().map(|id| escape_literal(id)).collect();
-            format!("{id} IN ({})", ids.join(", "))
+            if ids.is_empty() { "false".to_owned() } else { format!("{id} IN ({})", ids.join(", ")) }
         }
     }
 }

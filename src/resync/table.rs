@@ -27,6 +27,41 @@ pub struct Table {
     pub expected_rows: u64,
 }
 
+impl Table {
+    fn id_type(&self) -> u32 {
+        let id = self.relation.columns.iter().find(|column| *column.name == *self.id_column);
+        id.map_or(0, |column| column.type_oid)
+    }
+
+    /// Whether ids are integers.
+    pub fn has_numeric_id(&self) -> bool {
+        matches!(self.id_type(), 20 | 21 | 23 | 26)
+    }
+
+    /// Whether a row may have this id, as PostgreSQL prints it: another text is not even of the column's type, and
+    /// asking for it would be an error.
+    pub fn may_have_id(&self, id: &str) -> bool {
+        match self.id_type() {
+            21 => id.parse::<i16>().is_ok_and(|number| number.to_string() == id),
+            23 => id.parse::<i32>().is_ok_and(|number| number.to_string() == id),
+            20 => id.parse::<i64>().is_ok_and(|number| number.to_string() == id),
+            26 => id.parse::<u32>().is_ok_and(|number| number.to_string() == id),
+            2950 => is_uuid(id),
+            _ => true,
+        }
+    }
+}
+
+/// Whether it is a `uuid` as PostgreSQL prints it.
+fn is_uuid(text: &str) -> bool {
+    let hyphens = [8, 13, 18, 23];
+    text.len() == 36
+        && text.bytes().enumerate().all(|(at, byte)| match hyphens.contains(&at) {
+            true => byte == b'-',
+            false => byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte),
+        })
+}
+
 /// Looks a table of users up.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! Walking over keys in bounded steps, for TRUNCATE and comparisons.
+//! Walking over keys in bounded steps, for TRUNCATE and for keys of users who are gone.
 
 use bytes::Bytes;
 

@@ -23,6 +23,7 @@ macro_rules! on_both {
 mod bad_input;
 mod cost;
 mod crash;
+mod gone;
 mod keys;
 mod large;
 mod load;

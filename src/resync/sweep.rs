@@ -1,0 +1,119 @@
+//! Keys of users who are no longer in the database: deleted in a gap, or never there.
+//!
+//! The stream tells of every deletion but those in a gap, and applications write keys by hand. So at the end of a
+//! load all keys are looked at, and their users looked up; those that a snapshot does not see are handed to the
+//! pipeline like any row that was read, which deletes their keys where no later event of the stream says otherwise.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Reader;
+use super::read::{self, Which};
+use super::table::Table;
+use crate::balance::Kind;
+use crate::balance::User;
+use crate::config::UserType;
+use crate::error::Result;
+use crate::lsn::{Lsn, Snapshot};
+use crate::pipeline::{Chunk, ChunkEnd, Errand, Look};
+use crate::sink::Walk;
+use crate::wire::Lease;
+
+/// Users looked up in one transaction.
+const BATCH_USERS: usize = 1_000;
+
+/// Looks at every key once; returns how many users were found to be gone.
+pub(super) async fn sweep(reader: &mut Reader, tables: &[Table]) -> Result<u64> {
+    let config = Arc::clone(&reader.config);
+    let mut lease = Lease::new(&config.postgres);
+    let (mut place, mut gone) = (Some(Walk::new()), 0);
+    while let Some(walk) = place {
+        let look = reader.errand(|done| Errand::Look(Look { walk, done }));
+        let (keys, next) = lease.while_waiting(look).await?;
+        place = next;
+        let users: Vec<User> = users_of(reader, tables, &keys).into_iter().collect();
+        for users in users.chunks(BATCH_USERS) {
+            gone += remove_absent(reader, &mut lease, tables, users).await?;
+        }
+    }
+    Ok(gone)
+}
+
+/// Whose keys these are, as far as they are users of a followed table.
+fn users_of(reader: &Reader, tables: &[Table], keys: &[Bytes]) -> HashSet<User> {
+    let users = keys.iter().filter_map(|key| {
+        let (user_type, id) = reader.key_map.parse_key(std::str::from_utf8(key).ok()?)?;
+        let table = tables.iter().find(|table| may_hold(table, user_type))?;
+        Some(User { user_type: user_type.into(), id: id.into(), numeric_id: table.has_numeric_id() })
+    });
+    users.collect()
+}
+
+fn may_hold(table: &Table, user_type: &str) -> bool {
+    match &table.spec.user_type {
+        UserType::Constant(constant) => constant == user_type,
+        UserType::Column(_) => true,
+    }
+}
+
+/// Deletes the keys of those of `users` whom no table holds.
+async fn remove_absent(
+    reader: &mut Reader,
+    lease: &mut Lease<'_>,
+    tables: &[Table],
+    users: &[User],
+) -> Result<u64> {
+    loop {
+        let seen = Seen::read(reader, lease, tables, users).await?;
+        let absent = users.iter().filter(|user| !seen.present.contains(user));
+        let plans: Vec<_> = absent.map(|user| reader.key_map.plan_absent(user)).collect();
+        let (count, Some(snapshot)) = (plans.len() as u64, seen.snapshot) else { return Ok(0) };
+        if plans.is_empty() {
+            return Ok(0);
+        }
+        let read_before = seen.read_before;
+        let handed_in = reader.errand(|done| Errand::Chunk(Chunk { plans, snapshot, read_before, done }));
+        if lease.while_waiting(handed_in).await? == ChunkEnd::Written {
+            return Ok(count);
+        }
+    }
+}
+
+/// Which users the tables hold.
+#[derive(Default)]
+struct Seen {
+    present: HashSet<User>,
+    /// Of the first table: whoever came to a table later is not seen by it, and stays.
+    snapshot: Option<Snapshot>,
+    /// After the last table.
+    read_before: Lsn,
+}
+
+impl Seen {
+    async fn read(
+        reader: &mut Reader,
+        lease: &mut Lease<'_>,
+        tables: &[Table],
+        users: &[User],
+    ) -> Result<Seen> {
+        let mut seen = Seen::default();
+        for table in tables {
+            let of_table = users.iter().filter(|user| may_hold(table, &user.user_type));
+            let ids: BTreeSet<&str> =
+                of_table.map(|user| &*user.id).filter(|id| table.may_have_id(id)).collect();
+            let ids = ids.into_iter().map(str::to_owned).collect();
+            let rows = read::read(lease.client().await?, table, &Which::Ids(ids)).await?;
+            let commit = reader.commit_of(&rows);
+            let users = rows.rows.iter().filter_map(|row| {
+                let event = reader.mapping.row_event(&table.relation, row, Kind::Loaded, &commit);
+                event.ok().map(|event| event.user)
+            });
+            seen.present.extend(users);
+            seen.snapshot.get_or_insert(rows.snapshot);
+            seen.read_before = seen.read_before.max(rows.read_before);
+        }
+        Ok(seen)
+    }
+}
