@@ -15,6 +15,7 @@ use crate::health::Health;
 use crate::http;
 use crate::keyplan::KeyMap;
 use crate::metrics::Metrics;
+use crate::pipeline::asked::Questions;
 use crate::pipeline::{Parts, Pipeline};
 use crate::resync::{self, Reader};
 use crate::sink::{self, Sink, SinkState};
@@ -80,7 +81,10 @@ pub async fn run(config: Config, key_map: KeyMap, options: RunOptions) -> Result
         errands,
         metrics: metrics.load.clone(),
         health: Arc::clone(&health),
+        pace: Arc::new(resync::Pace::new(config.load.users_per_second)),
     };
+    let (asked, questions) = watch::channel(Questions::default());
+    supervised(faults.clone(), resync::asked::serve(reader.clone(), questions));
     supervised(faults.clone(), resync::repair::repair(reader.clone(), repair_inbox));
 
     let mapping = Mapping::new(&config.tables);
@@ -92,6 +96,7 @@ pub async fn run(config: Config, key_map: KeyMap, options: RunOptions) -> Result
         limits,
         errands: errand_inbox,
         repairs,
+        asked,
         metrics,
         health,
     });

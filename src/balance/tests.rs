@@ -69,7 +69,12 @@ fn transaction(rows: Vec<(&Arc<Relation>, Change)>) -> Transaction {
         relation: Arc::clone(relation),
         change,
     };
-    Transaction { commit, rows: rows.into_iter().enumerate().map(row).collect(), end_lsn: Some(Lsn(200)) }
+    Transaction {
+        commit,
+        rows: rows.into_iter().enumerate().map(row).collect(),
+        messages: Vec::new(),
+        end_lsn: Some(Lsn(200)),
+    }
 }
 
 fn insert(values: &[&str]) -> Change {

@@ -7,6 +7,7 @@ mod drop;
 mod init;
 mod logging;
 mod output;
+mod resync;
 mod run;
 mod status;
 
@@ -41,6 +42,7 @@ enum Command {
     Init(init::Args),
     Check(check::Args),
     Run(run::Args),
+    Resync(resync::Args),
     Status(status::Args),
     Drop(drop::Args),
     Demo(demo::Args),
@@ -89,6 +91,7 @@ async fn execute(command: Command, config: Config, key_map: KeyMap) -> Result<Ex
         Command::Init(args) => init::run(&config, args).await,
         Command::Check(args) => check::run(&config, args).await,
         Command::Run(args) => run::run(config, key_map, args).await,
+        Command::Resync(args) => resync::run(&config, args).await,
         Command::Status(args) => status::run(&config, args).await,
         Command::Drop(args) => drop::run(&config, args).await,
         Command::Demo(args) => demo::run(args).await,

@@ -34,6 +34,8 @@ struct Status {
     checkpoints: Vec<(String, Option<String>)>,
     /// Whether a finished load is marked in Redis.
     loaded: Option<bool>,
+    /// Resyncs that were asked for and are not done.
+    resyncs: Option<usize>,
     /// What is wrong, each with its cure; empty when nothing is.
     faults: Vec<String>,
 }
@@ -72,6 +74,9 @@ fn print(status: Status) {
         rows.push(("lag", or_none(status.lag_bytes.map(bytes))));
         rows.push(("WAL status", or_none(status.wal_status)));
     }
+    if let Some(resyncs) = status.resyncs.filter(|resyncs| *resyncs > 0) {
+        rows.push(("resyncs to be done", resyncs.to_string()));
+    }
     if let Some(loaded) = status.loaded {
         rows.push(("loaded", if loaded { "yes" } else { "no" }.to_owned()));
     }
@@ -106,6 +111,7 @@ fn status(name: &str, catalog: Option<Catalog>, records: Option<&Records>, fault
             .map(|node| (node.address.to_string(), node.checkpoint.as_ref().map(|c| c.applied.to_string())))
             .collect(),
         loaded: records.map(|records| records.loaded.is_some()),
+        resyncs: records.map(|records| records.asked.iter().flat_map(|asked| asked.lines()).count()),
         faults: faults.iter().map(ToString::to_string).collect(),
     }
 }

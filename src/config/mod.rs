@@ -100,4 +100,6 @@ pub struct Load {
     pub workers: usize,
     /// Users in one chunk, read in one short transaction.
     pub chunk_rows: usize,
+    /// Most users that all workers read in a second; 0: no limit.
+    pub users_per_second: usize,
 }

@@ -31,6 +31,8 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 const READY_LAG: Duration = Duration::from_secs(10);
 /// Default of `load.workers`.
 const LOAD_WORKERS: usize = 2;
+/// Default of `load.users_per_second`: no limit.
+const USERS_PER_SECOND: usize = 0;
 /// Default of `load.chunk_rows`.
 const CHUNK_ROWS: usize = 1000;
 
@@ -267,6 +269,7 @@ fn read_load(mut section: Section<'_>) -> Load {
     let load = Load {
         workers: section.count("workers", LOAD_WORKERS, 1..=64),
         chunk_rows: section.count("chunk_rows", CHUNK_ROWS, 1..=100_000),
+        users_per_second: section.count("users_per_second", USERS_PER_SECOND, 0..=10_000_000),
     };
     section.finish();
     load

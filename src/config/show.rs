@@ -38,6 +38,7 @@ impl Config {
         out.title("[load]");
         out.value("workers", self.load.workers.to_string());
         out.value("chunk_rows", self.load.chunk_rows.to_string());
+        out.value("users_per_second", self.load.users_per_second.to_string());
         for table in &self.tables {
             show_table(&mut out, table);
         }

@@ -56,6 +56,8 @@ pub enum Cargo {
     },
     /// A mark of the load.
     Mark(Mark),
+    /// The record of what was asked.
+    Asked(String),
     /// A step of a walk over all keys.
     Look(Look),
 }
@@ -77,6 +79,8 @@ pub struct Landed {
     pub unpublished: u64,
     /// Whether the marker of a finished load was written.
     pub loaded: bool,
+    /// Whether Redis keeps the record of what was asked.
+    pub asked: bool,
 }
 
 impl Cargo {
@@ -179,6 +183,10 @@ async fn fly(sink: &mut Sink, cargo: Cargo, stored: Option<Checkpoint>, key_map:
             patiently(async || sink.write_mark(mark, value.as_deref()).await).await?;
             let _ = done.send(());
             Ok(Landed { loaded: mark == LoadMark::Loaded && value.is_some(), ..Landed::default() })
+        }
+        Cargo::Asked(record) => {
+            patiently(async || sink.write_mark(LoadMark::Asked, Some(&record)).await).await?;
+            Ok(Landed { asked: true, ..Landed::default() })
         }
         Cargo::Look(Look { walk, done }) => {
             let seen = patiently(async || sink.walk(EVERY_KEY, walk.clone()).await).await?;

@@ -13,6 +13,7 @@
 //! A fence remembers the last transaction that changed the user's *row*: one that only inserted into
 //! `user_transactions` takes no lock on the row and may be visible while an earlier change is not yet.
 
+pub mod asked;
 pub mod chunks;
 mod clock;
 pub mod lane;
@@ -40,6 +41,7 @@ use crate::lsn::{Lsn, Position};
 use crate::metrics::Metrics;
 use crate::pgoutput::PgTime;
 use crate::sink::{LoadMark, Outcome, Sink, SinkState, Walk};
+use asked::{Asked, Questions};
 use chunks::Chunks;
 use lane::{Cargo, Landed, Lane};
 use truncate::Tally;
@@ -53,6 +55,17 @@ pub enum Errand {
     Mark(Mark),
     /// A look at the next keys of Redis.
     Look(Look),
+    /// A resync that was asked for is done.
+    Finished(Finished),
+}
+
+/// What was asked, and is done.
+#[derive(Debug)]
+pub struct Finished {
+    /// Its line of the record.
+    pub line: String,
+    /// Told once Redis keeps it no more.
+    pub done: oneshot::Sender<()>,
 }
 
 /// A step of a walk over all keys.
@@ -111,6 +124,8 @@ pub struct Pipeline {
     repairs: mpsc::Sender<User>,
     /// Errands that wait for nothing but the lane.
     waiting: VecDeque<Errand>,
+    /// Resyncs that were asked for.
+    asked: Asked,
     /// Position of the last row of this session that Redis holds.
     present: Position,
     /// Whether the rows being loaded may hold changes that the stream never carried.
@@ -145,6 +160,8 @@ pub struct Parts {
     pub errands: mpsc::Receiver<Errand>,
     /// Users to read again.
     pub repairs: mpsc::Sender<User>,
+    /// Where resyncs that were asked for are told.
+    pub asked: watch::Sender<Questions>,
     /// Counters.
     pub metrics: Metrics,
     /// Facts behind readiness.
@@ -154,7 +171,7 @@ pub struct Parts {
 impl Pipeline {
     /// A pipeline that has not seen a stream yet.
     pub fn new(parts: Parts) -> Pipeline {
-        let Parts { sink, mapping, key_map, limits, errands, repairs, metrics, health } = parts;
+        let Parts { sink, mapping, key_map, limits, errands, repairs, asked, metrics, health } = parts;
         Pipeline {
             redis: sink.state(),
             compared: 0,
@@ -168,6 +185,7 @@ impl Pipeline {
             waiting: VecDeque::new(),
             errands,
             repairs,
+            asked: Asked::new(asked),
             present: Position::default(),
             in_gap: false,
             noted: Position::default(),
@@ -189,6 +207,10 @@ impl Pipeline {
         match self.waiting.pop_front() {
             Some(Errand::Mark(mark)) => return Some(Cargo::Mark(mark)),
             Some(Errand::Look(look)) => return Some(Cargo::Look(look)),
+            Some(Errand::Finished(Finished { line, done })) => {
+                let value = self.asked.finish(&line);
+                return Some(Cargo::Mark(Mark { mark: LoadMark::Asked, value, done }));
+            }
             Some(Errand::Chunk(_)) | None => {}
         }
         let chunk = self.chunks.ready(applied)?;
@@ -202,7 +224,7 @@ impl Pipeline {
             Cargo::Truncate(truncated) => {
                 self.chunks.truncated(truncated.user_type.clone(), truncated.commit.xid)
             }
-            Cargo::Rows { .. } | Cargo::Mark(_) | Cargo::Look(_) => {}
+            Cargo::Rows { .. } | Cargo::Mark(_) | Cargo::Look(_) | Cargo::Asked(_) => {}
         }
         self.lane.depart(cargo, checkpoint, &self.key_map);
     }
@@ -232,6 +254,9 @@ impl Pipeline {
         self.metrics.sink.unpublished.inc_by(landed.unpublished);
         if landed.loaded {
             self.note_loaded(true);
+        }
+        if landed.asked {
+            self.asked.tell();
         }
     }
 
@@ -316,6 +341,11 @@ impl Pipeline {
     pub fn note_loaded(&self, loaded: bool) {
         self.metrics.load.loaded.set(i64::from(loaded));
         self.health.tell(|facts| facts.loaded = loaded);
+    }
+
+    /// Goes on with what was asked before and is not done.
+    pub fn remember_asked(&mut self, record: Option<&str>, progress: Option<String>) {
+        self.asked.remember(record, progress);
     }
 
     /// A load begins: drops what one that was stopped has handed in. `in_gap`: its rows may hold changes that the

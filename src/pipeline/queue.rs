@@ -18,6 +18,8 @@ pub struct Queue {
 enum Item {
     Event(Box<KeyPlan>, PgTime),
     Truncate(Truncated),
+    /// The record of what was asked.
+    Asked(String),
     /// Everything before belongs to windows up to this one.
     EndOfWindow(u64),
 }
@@ -44,6 +46,11 @@ impl Queue {
         self.items.push_back(Item::Truncate(truncated));
     }
 
+    /// Adds the record of what was asked, as it is from here on.
+    pub fn push_asked(&mut self, record: String) {
+        self.items.push_back(Item::Asked(record));
+    }
+
     /// Ends a window. Windows that brought nothing leave one item, however many they are.
     pub fn end_window(&mut self, sequence: u64) {
         match self.items.back_mut() {
@@ -67,14 +74,14 @@ impl Queue {
         self.items.iter().find_map(|item| match item {
             Item::Event(_, committed) => Some(*committed),
             Item::Truncate(truncated) => Some(truncated.commit.time),
-            Item::EndOfWindow(_) => None,
+            Item::Asked(_) | Item::EndOfWindow(_) => None,
         })
     }
 
     /// The next departure of at most `limit` plans; `None` when nothing waits.
     pub fn depart(&mut self, limit: usize) -> Option<Departure> {
-        if let Some(Item::Truncate(_)) = self.items.front() {
-            return self.depart_truncate();
+        if let Some(Item::Truncate(_) | Item::Asked(_)) = self.items.front() {
+            return self.depart_alone();
         }
         let mut plans = Vec::with_capacity(self.events.min(limit));
         let mut committed = Vec::with_capacity(plans.capacity());
@@ -97,9 +104,15 @@ impl Queue {
         departs.then_some(Departure { cargo: Cargo::Events { plans, committed }, completes })
     }
 
-    fn depart_truncate(&mut self) -> Option<Departure> {
-        let Some(Item::Truncate(truncated)) = self.items.pop_front() else { return None };
-        self.events -= 1;
+    fn depart_alone(&mut self) -> Option<Departure> {
+        let cargo = match self.items.pop_front()? {
+            Item::Truncate(truncated) => {
+                self.events -= 1;
+                Cargo::Truncate(truncated)
+            }
+            Item::Asked(record) => Cargo::Asked(record),
+            Item::Event(..) | Item::EndOfWindow(_) => return None,
+        };
         let completes = match self.items.front() {
             Some(Item::EndOfWindow(sequence)) => Some(*sequence),
             _ => None,
@@ -107,6 +120,6 @@ impl Queue {
         if completes.is_some() {
             self.items.pop_front();
         }
-        Some(Departure { cargo: Cargo::Truncate(truncated), completes })
+        Some(Departure { cargo, completes })
     }
 }

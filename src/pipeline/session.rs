@@ -11,7 +11,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::lane::{Cargo, Landed};
 use super::queue::{Departure, Queue};
-use super::{Identity, Pipeline, clock};
+use super::{Identity, Pipeline, asked, clock};
 use crate::balance::Output;
 use crate::checkpoint::{Checkpoint, Tracker};
 use crate::error::{Error, Result};
@@ -79,7 +79,7 @@ impl<'p> Session<'p> {
         let limits = &pipeline.limits;
         let window = Window { rows: limits.window_rows, bytes: limits.window_bytes };
         Session {
-            assembler: Assembler::new(window, xid),
+            assembler: Assembler::new(window, xid, &asked::prefix(&identity.slot)),
             tracker: Tracker::new(from),
             queue: Queue::default(),
             server_end: from,
@@ -172,6 +172,11 @@ impl<'p> Session<'p> {
                 }
                 Output::Truncated(truncated) => self.queue.push_truncate(truncated),
                 Output::Refused(refused) => self.pipeline.note_refused(refused),
+            }
+        }
+        for message in &window.messages {
+            if let Some(record) = self.pipeline.asked.take(message, window.commit.commit_lsn) {
+                self.queue.push_asked(record);
             }
         }
         self.queue.end_window(sequence);

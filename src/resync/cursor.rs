@@ -11,6 +11,9 @@ pub struct Reached {
     pub table: usize,
     /// Every id up to this one is loaded; `None`: none of this table.
     pub up_to: Option<String>,
+    /// What asked for the resync; `None`: it is the load.
+    #[serde(default)]
+    pub question: Option<String>,
 }
 
 impl Reached {

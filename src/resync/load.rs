@@ -31,31 +31,58 @@ const RETRY_LIMIT: Duration = Duration::from_secs(5);
 const MARK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Loads everything behind what a load before this one has reached, and marks it as finished last.
-pub async fn load(mut reader: Reader, progress: Option<String>) -> Result<()> {
+pub async fn load(reader: Reader, progress: Option<String>) -> Result<()> {
     let reached = progress.map_or_else(Reached::default, |text| Reached::from_text(&text));
     let running = reader.metrics.running.with_label_values(&["load"]);
     running.set(1);
-    reader.metrics.users.set(0);
-    let tables = described(&reader).await?;
-    let left = || tables.iter().filter(|(index, _)| *index >= reached.table);
-    let expected = left().map(|(_, table)| table.expected_rows).sum();
-    count_gauge(&reader.metrics.users_expected, expected);
-    let progress = Arc::new(Progress::start("loading users", expected));
-    for (index, table) in left() {
-        let after = reached.up_to.clone().filter(|_| *index == reached.table);
-        let cursor = Mutex::new(Shared { cursor: Cursor::new(after), index: *index, marked: Instant::now() });
-        load_table(&reader, Arc::new(table.clone()), Arc::new(cursor), &progress).await?;
-    }
-    remove_the_gone(&mut reader).await?;
+    let pass = Pass { kind: Kind::Loaded, mark: LoadMark::Progress, what: "loading users", question: None };
+    pass_over(&reader, pass, None, reached).await?;
     reader.keep(LoadMark::Loaded, Some("{}".to_owned())).await?;
     reader.keep(LoadMark::Progress, None).await?;
-    progress.finish();
     running.set(0);
     Ok(())
 }
 
+/// Why all users of some tables are read.
+#[derive(Debug, Clone)]
+pub(super) struct Pass {
+    /// What becomes of a row.
+    pub(super) kind: Kind,
+    /// Where its progress is kept.
+    pub(super) mark: LoadMark,
+    /// For the log and the progress bar.
+    pub(super) what: &'static str,
+    /// What asked for it: progress of another question is none of its own.
+    pub(super) question: Option<String>,
+}
+
+/// Reads every user of the tables, by default of all, behind what was reached; then removes the keys of users whom
+/// no table holds.
+pub(super) async fn pass_over(
+    reader: &Reader,
+    pass: Pass,
+    only: Option<&[String]>,
+    reached: Reached,
+) -> Result<()> {
+    reader.metrics.users.set(0);
+    let tables = described(reader).await?;
+    let wanted = |table: &Table| only.is_none_or(|only| only.contains(&table.spec.to_string()));
+    let left = || tables.iter().filter(|(index, table)| *index >= reached.table && wanted(table));
+    let expected = left().map(|(_, table)| table.expected_rows).sum();
+    count_gauge(&reader.metrics.users_expected, expected);
+    let progress = Arc::new(Progress::start(pass.what, expected));
+    for (index, table) in left() {
+        let after = reached.up_to.clone().filter(|_| *index == reached.table);
+        let cursor = Mutex::new(Shared { cursor: Cursor::new(after), index: *index, marked: Instant::now() });
+        load_table(reader, &pass, Arc::new(table.clone()), Arc::new(cursor), &progress).await?;
+    }
+    remove_the_gone(&mut reader.clone()).await?;
+    progress.finish();
+    Ok(())
+}
+
 /// Every table of users by its place in the configuration, as soon as all are there.
-async fn described(reader: &Reader) -> Result<Vec<(usize, Table)>> {
+pub(super) async fn described(reader: &Reader) -> Result<Vec<(usize, Table)>> {
     let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LIMIT, 0);
     loop {
         match describe(reader).await {
@@ -113,6 +140,7 @@ struct Shared {
 
 async fn load_table(
     reader: &Reader,
+    pass: &Pass,
     table: Arc<Table>,
     shared: Arc<Mutex<Shared>>,
     progress: &Arc<Progress>,
@@ -121,6 +149,7 @@ async fn load_table(
     for seed in 0..reader.config.load.workers {
         let worker = Worker {
             reader: reader.clone(),
+            pass: pass.clone(),
             table: Arc::clone(&table),
             shared: Arc::clone(&shared),
             progress: Arc::clone(progress),
@@ -136,6 +165,7 @@ async fn load_table(
 
 struct Worker {
     reader: Reader,
+    pass: Pass,
     table: Arc<Table>,
     shared: Arc<Mutex<Shared>>,
     progress: Arc<Progress>,
@@ -172,7 +202,8 @@ impl Worker {
             let which = Which::Range { after: range.after.clone(), up_to: range.up_to.clone() };
             let rows = read::read(lease.client().await?, &self.table, &which).await?;
             let users = rows.rows.len() as u64;
-            let handed_in = self.reader.hand_in(&self.table, rows, Kind::Loaded);
+            lease.while_waiting(self.reader.pace.take(users)).await;
+            let handed_in = self.reader.hand_in(&self.table, rows, self.pass.kind);
             if lease.while_waiting(handed_in).await? == ChunkEnd::ReadAgain {
                 continue;
             }
@@ -202,8 +233,8 @@ impl Worker {
             return Ok(());
         }
         shared.marked = Instant::now();
-        let reached = Reached { table: shared.index, up_to };
+        let reached = Reached { table: shared.index, up_to, question: self.pass.question.clone() };
         drop(shared);
-        self.reader.keep(LoadMark::Progress, Some(reached.to_text())).await
+        self.reader.keep(self.pass.mark, Some(reached.to_text())).await
     }
 }

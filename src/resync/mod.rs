@@ -4,8 +4,10 @@
 //! and wait in the pipeline until the stream has passed them. What makes that exact is written in
 //! [`crate::pipeline`].
 
+pub mod asked;
 pub mod cursor;
 pub mod load;
+mod pace;
 pub mod progress;
 pub mod read;
 pub mod repair;
@@ -27,6 +29,7 @@ use crate::pgoutput::PgTime;
 use crate::pipeline::{Chunk, ChunkEnd, Errand, ErrandSender, Mark};
 use crate::sink::LoadMark;
 use crate::txn::CommitInfo;
+pub use pace::Pace;
 use read::Rows;
 use table::Table;
 
@@ -45,6 +48,8 @@ pub struct Reader {
     pub metrics: LoadMetrics,
     /// Facts behind readiness.
     pub health: Arc<Health>,
+    /// How fast users may be read by loads and resyncs.
+    pub pace: Arc<Pace>,
 }
 
 impl Reader {

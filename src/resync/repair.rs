@@ -31,7 +31,7 @@ pub async fn repair(mut reader: Reader, mut users: mpsc::Receiver<User>) -> Resu
     while users.recv_many(&mut batch, BATCH_USERS).await > 0 {
         running.set(1);
         let distinct: HashSet<User> = batch.drain(..).collect();
-        while let Err(fault) = read_again(&mut reader, &distinct).await {
+        while let Err(fault) = read_again(&mut reader, &distinct, Kind::Reread(Reread::Repair)).await {
             if !fault.is_transient() {
                 return Err(fault);
             }
@@ -45,7 +45,8 @@ pub async fn repair(mut reader: Reader, mut users: mpsc::Receiver<User>) -> Resu
     Ok(())
 }
 
-async fn read_again(reader: &mut Reader, users: &HashSet<User>) -> Result<()> {
+/// Reads users afresh and hands them in, each as `kind`; those who are not there are left alone.
+pub(super) async fn read_again(reader: &mut Reader, users: &HashSet<User>, kind: Kind) -> Result<()> {
     let config = Arc::clone(&reader.config);
     let mut lease = Lease::new(&config.postgres);
     for spec in &config.tables {
@@ -58,10 +59,11 @@ async fn read_again(reader: &mut Reader, users: &HashSet<User>) -> Result<()> {
             continue;
         }
         let table = table::describe(lease.client().await?, spec).await?;
+        let ids: Vec<String> = ids.into_iter().filter(|id| table.may_have_id(id)).collect();
         let which = Which::Ids(ids);
         loop {
             let rows = read::read(lease.client().await?, &table, &which).await?;
-            let handed_in = reader.hand_in(&table, rows, Kind::Reread(Reread::Repair));
+            let handed_in = reader.hand_in(&table, rows, kind);
             if lease.while_waiting(handed_in).await? == ChunkEnd::Written {
                 break;
             }

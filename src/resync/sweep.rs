@@ -45,10 +45,15 @@ pub(super) async fn sweep(reader: &mut Reader, tables: &[Table]) -> Result<u64> 
 fn users_of(reader: &Reader, tables: &[Table], keys: &[Bytes]) -> HashSet<User> {
     let users = keys.iter().filter_map(|key| {
         let (user_type, id) = reader.key_map.parse_key(std::str::from_utf8(key).ok()?)?;
-        let table = tables.iter().find(|table| may_hold(table, user_type))?;
-        Some(User { user_type: user_type.into(), id: id.into(), numeric_id: table.has_numeric_id() })
+        user(tables, user_type, id)
     });
     users.collect()
+}
+
+/// A user whom a table may hold.
+pub(super) fn user(tables: &[Table], user_type: &str, id: &str) -> Option<User> {
+    let table = tables.iter().find(|table| may_hold(table, user_type))?;
+    Some(User { user_type: user_type.into(), id: id.into(), numeric_id: table.has_numeric_id() })
 }
 
 fn may_hold(table: &Table, user_type: &str) -> bool {
@@ -58,8 +63,8 @@ fn may_hold(table: &Table, user_type: &str) -> bool {
     }
 }
 
-/// Deletes the keys of those of `users` whom no table holds.
-async fn remove_absent(
+/// Deletes the keys of those of `users` whom no table holds; returns how many they are.
+pub(super) async fn remove_absent(
     reader: &mut Reader,
     lease: &mut Lease<'_>,
     tables: &[Table],

@@ -24,6 +24,10 @@ pub struct Records {
     pub loaded: Option<String>,
     /// How far an unfinished load came.
     pub load: Option<String>,
+    /// Resyncs that were asked for and are not done.
+    pub asked: Option<String>,
+    /// How far the first of them came.
+    pub resync: Option<String>,
     /// The highest epoch of fences that any node or this process knows.
     pub epoch: Option<u32>,
 }
@@ -39,13 +43,17 @@ pub struct NodeRecord {
     pub inherited: bool,
 }
 
-/// The two records about loads; values are one line of the caller's.
+/// The records about loads; values are the caller's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoadMark {
     /// `lockstep:loaded:<slot>`: the load is finished.
     Loaded,
     /// `lockstep:load:<slot>`: how far it came.
     Progress,
+    /// `lockstep:asked:<slot>`: the resyncs that were asked for.
+    Asked,
+    /// `lockstep:resync:<slot>`: how far the first of them came.
+    Resync,
 }
 
 impl LoadMark {
@@ -53,6 +61,8 @@ impl LoadMark {
         match self {
             LoadMark::Loaded => format!("lockstep:loaded:{slot}"),
             LoadMark::Progress => format!("lockstep:load:{slot}"),
+            LoadMark::Asked => format!("lockstep:asked:{slot}"),
+            LoadMark::Resync => format!("lockstep:resync:{slot}"),
         }
     }
 }
@@ -131,6 +141,8 @@ impl Sink {
             nodes,
             loaded: self.read_text(LoadMark::Loaded.key(&self.slot)).await?,
             load: self.read_text(LoadMark::Progress.key(&self.slot)).await?,
+            asked: self.read_text(LoadMark::Asked.key(&self.slot)).await?,
+            resync: self.read_text(LoadMark::Resync.key(&self.slot)).await?,
             epoch: epochs.into_iter().flatten().max(),
         };
         self.compared = generation;
@@ -169,8 +181,9 @@ impl Sink {
     /// # Errors
     /// The first node's that does not answer.
     pub async fn remove_records(&mut self) -> Result<()> {
-        self.write_mark(LoadMark::Loaded, None).await?;
-        self.write_mark(LoadMark::Progress, None).await?;
+        for mark in [LoadMark::Loaded, LoadMark::Progress, LoadMark::Asked, LoadMark::Resync] {
+            self.write_mark(mark, None).await?;
+        }
         for (address, key, _) in self.checkpoint_keys() {
             self.lanes.ask(&address, Command::new("DEL", vec![key])).await?;
         }

@@ -141,6 +141,7 @@ impl Supervisor {
     async fn go_on(&self, pipeline: &mut Pipeline, load: &mut Load, server: &ServerSide) -> Result<()> {
         let records = pipeline.sink().await?.read_records().await?;
         pipeline.note_compared();
+        pipeline.remember_asked(records.asked.as_deref(), records.resync);
         let nodes = records.nodes.into_iter();
         let redis = RedisSide {
             checkpoints: nodes.map(|node| node.checkpoint.filter(|_| !node.inherited)).collect(),

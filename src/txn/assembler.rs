@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::mem;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::{AssemblyError, Change, CommitInfo, Row, Transaction};
 use crate::lsn::{Lsn, Xid64};
 use crate::pgoutput::{Begin, Commit, Message, Relation};
@@ -16,6 +18,9 @@ pub struct Window {
     /// Most bytes of row data of a window; a single row may be larger.
     pub bytes: usize,
 }
+
+/// Most bytes of messages to us that one transaction may carry.
+const MESSAGE_BYTES: usize = 64 * 1024;
 
 /// Turns the messages of one stream into transactions.
 ///
@@ -34,6 +39,8 @@ pub struct Assembler {
     /// again when it was altered, so nothing may be evicted; it grows with the published tables.
     relations: HashMap<u32, Arc<Relation>>,
     state: State,
+    /// Prefix of the logical messages that are meant for us.
+    prefix: String,
 }
 
 #[derive(Debug, Default)]
@@ -53,13 +60,23 @@ struct Open {
     rows: Vec<Row>,
     /// Bytes of row data in `rows`.
     bytes: usize,
+    messages: Vec<Bytes>,
+    /// Bytes of all messages of the transaction.
+    message_bytes: usize,
 }
 
 impl Assembler {
     /// Begins between transactions. `xid_reference` is any transaction id that was current lately, widened
-    /// (`pg_current_snapshot()`'s xmax, for example).
-    pub fn new(window: Window, xid_reference: Xid64) -> Assembler {
-        Assembler { window, last_xid: xid_reference, relations: HashMap::new(), state: State::Idle }
+    /// (`pg_current_snapshot()`'s xmax, for example); logical messages with another prefix than `prefix`, and
+    /// those outside transactions, are somebody else's.
+    pub fn new(window: Window, xid_reference: Xid64, prefix: &str) -> Assembler {
+        Assembler {
+            window,
+            last_xid: xid_reference,
+            relations: HashMap::new(),
+            state: State::Idle,
+            prefix: prefix.to_owned(),
+        }
     }
 
     /// Takes the next message of the stream; hands on the window that it completes.
@@ -79,6 +96,9 @@ impl Assembler {
             Message::Update { relation, old, new } => self.row(relation, Change::Update { old, new }),
             Message::Delete { relation, old } => self.row(relation, Change::Delete(old)),
             Message::Truncate { relations, .. } => self.truncate(&relations),
+            Message::Logical { transactional: true, prefix, content, .. } if prefix == self.prefix => {
+                self.message(content).map(|()| None)
+            }
             Message::Origin { .. } | Message::Type { .. } | Message::Logical { .. } => Ok(None),
         }
     }
@@ -136,6 +156,18 @@ impl Assembler {
         Ok(full)
     }
 
+    /// What goes beyond the bound was not written by us.
+    fn message(&mut self, content: Bytes) -> Result<(), AssemblyError> {
+        let State::InTransaction(open) = &mut self.state else {
+            return Err(AssemblyError::OutsideTransaction { what: "Message" });
+        };
+        open.message_bytes = open.message_bytes.saturating_add(content.len());
+        if open.message_bytes <= MESSAGE_BYTES {
+            open.messages.push(content);
+        }
+        Ok(())
+    }
+
     fn truncate(&mut self, oids: &[u32]) -> Result<Option<Transaction>, AssemblyError> {
         let State::InTransaction(open) = &mut self.state else {
             return Err(AssemblyError::OutsideTransaction { what: "Truncate" });
@@ -150,7 +182,14 @@ impl Assembler {
 
 impl Open {
     fn new(commit: CommitInfo) -> Open {
-        Open { commit: Arc::new(commit), ordinal: 0, rows: Vec::new(), bytes: 0 }
+        Open {
+            commit: Arc::new(commit),
+            ordinal: 0,
+            rows: Vec::new(),
+            bytes: 0,
+            messages: Vec::new(),
+            message_bytes: 0,
+        }
     }
 
     fn has_room(&self, bytes: usize, window: Window) -> bool {
@@ -173,7 +212,12 @@ impl Open {
 
     fn hand_on(&mut self, end_lsn: Option<Lsn>) -> Transaction {
         self.bytes = 0;
-        Transaction { commit: Arc::clone(&self.commit), rows: mem::take(&mut self.rows), end_lsn }
+        Transaction {
+            commit: Arc::clone(&self.commit),
+            rows: mem::take(&mut self.rows),
+            messages: mem::take(&mut self.messages),
+            end_lsn,
+        }
     }
 }
 

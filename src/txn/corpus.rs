@@ -16,7 +16,7 @@ fn recorded() -> impl Iterator<Item = Message> {
 }
 
 fn transactions() -> Vec<Transaction> {
-    let mut assembler = Assembler::new(Window { rows: 1000, bytes: 1 << 20 }, Xid64(700));
+    let mut assembler = Assembler::new(Window { rows: 1000, bytes: 1 << 20 }, Xid64(700), "lockstep:s");
     let windows = recorded().filter_map(|message| assembler.push(message).unwrap()).collect();
     assert!(assembler.is_idle());
     windows

@@ -8,6 +8,8 @@ pub use error::AssemblyError;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::lsn::{Lsn, Xid64};
 use crate::pgoutput::{OldTuple, PgTime, Relation, Tuple};
 
@@ -18,6 +20,8 @@ pub struct Transaction {
     pub commit: Arc<CommitInfo>,
     /// The window's rows in WAL order.
     pub rows: Vec<Row>,
+    /// What was said to us by `pg_logical_emit_message`, in WAL order.
+    pub messages: Vec<Bytes>,
     /// `Some` on the last window: once this is applied, the transaction may be acknowledged.
     pub end_lsn: Option<Lsn>,
 }

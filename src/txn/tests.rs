@@ -40,7 +40,7 @@ fn truncate(relations: &[u32]) -> Message {
 
 /// Between transactions, with both tables described.
 fn assembler(window: Window) -> Assembler {
-    let mut assembler = Assembler::new(window, Xid64(7 << 32));
+    let mut assembler = Assembler::new(window, Xid64(7 << 32), "lockstep:s");
     for oid in [USERS, AUDIT] {
         assembler.push(described(oid, &["id"])).unwrap();
     }
@@ -195,7 +195,7 @@ fn a_reset_forgets_the_open_transaction_and_the_tables() {
 
 #[test]
 fn transaction_ids_are_widened_across_the_epoch() {
-    let mut assembler = Assembler::new(WIDE, Xid64(7 << 32 | 0xFFFF_FFF0));
+    let mut assembler = Assembler::new(WIDE, Xid64(7 << 32 | 0xFFFF_FFF0), "lockstep:s");
     let mut xid = |xid| {
         let begin = Begin { commit_lsn: Lsn(16), commit_time: PgTime(1), xid };
         let windows = push_all(&mut assembler, [Message::Begin(begin), commit(16)]).unwrap();

@@ -31,6 +31,7 @@ mod money;
 mod outage;
 mod permissions;
 mod redis_faults;
+mod resync;
 mod schema;
 mod shutdown;
 mod transactions;
