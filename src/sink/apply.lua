@@ -17,7 +17,8 @@
 -- published before its fence is stored, and no fence is stored before its keys are.
 --
 -- Reply, a line for each plan: a applied, u applied as user_update (both may be followed by the number of keys
--- of another type that were replaced), s skipped, w not tried, !CODE not done because of Redis' state,
+-- of another type that were replaced, and by k where a guard kept keys that were to go), s skipped, w not tried,
+-- !CODE not done because of Redis' state,
 -- ?CODE refused: the fence is written, and the user's keys are deleted; or they are right, and one channel took the
 -- event which another refuses.
 local sub, find, match, unpack, pcall = string.sub, string.find, string.match, unpack, pcall
@@ -33,7 +34,7 @@ local doomed, dooms = {}, 0
 -- What is to be published: by whom, where, what.
 local publishers, channels, messages, publishes = {}, {}, {}, 0
 -- Of the plan that is being applied.
-local retyped, fence
+local retyped, kept, fence
 local out = {}
 
 local function failed(reply)
@@ -194,7 +195,7 @@ local function apply(number, plan, layout, k, a)
       if run then call('SET', KEYS[k], plan[value]) end
       run = true
     elseif op == 'D' then
-      if run then doom(k, step[2]) end
+      if run then doom(k, step[2]) else kept = true end
       k, run = k + step[2], true
     elseif op == 'U' then
       unlink_doomed()
@@ -214,7 +215,7 @@ local function apply(number, plan, layout, k, a)
     end
   end
   if retyped > 0 then result = result .. retyped end
-  return result
+  return kept and result .. 'k' or result
 end
 
 local function code_of(reason)
@@ -233,7 +234,7 @@ local function apply_all()
   for number = 1, #plans do
     local plan, key, published = plans[number], KEYS[number], publishes
     local layout = layouts[plan[1]]
-    retyped, fence = 0, plan[2]
+    retyped, kept, fence = 0, false, plan[2]
     local ok, result = pcall(apply, number, plan, layout, k, a)
     if not ok then
       publishes = published

@@ -11,9 +11,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::call::{Batch, Call, CallWriter, Target};
+use super::derived::Fate;
 use super::group::{self, Part};
 use super::lanes::Trouble;
-use super::node::{Command, Sent};
+use super::node::Sent;
 use super::records::Stored;
 use super::reply::{NodeError, Reply};
 use super::request::Frame;
@@ -23,8 +24,6 @@ use super::{Applied, Fencing, Flight, Outcome, Sink};
 use crate::backoff::Outage;
 use crate::error::Result;
 
-/// Keys in one UNLINK.
-const UNLINK_KEYS: usize = 512;
 /// Calls that are written before their replies are read.
 const PIPELINE_CALLS: usize = 256;
 /// First and longest delay between attempts.
@@ -46,13 +45,15 @@ enum Rest {
 pub(super) struct Work {
     pub(super) part: Part,
     pub(super) outcome: Option<Outcome>,
+    /// Whether a guard kept keys that were to be deleted.
+    kept: bool,
     /// The node that imports its slot, after an ASK.
     ask: Option<Address>,
 }
 
 impl Work {
     fn new(part: Part) -> Work {
-        Work { part, outcome: None, ask: None }
+        Work { part, outcome: None, kept: false, ask: None }
     }
 }
 
@@ -63,9 +64,25 @@ pub(super) struct Run {
     pub(super) others: Vec<Work>,
     pub(super) mains: Vec<Work>,
     refused: HashMap<usize, String>,
+    /// By plan the keys that were taken out of the index.
     derived: Vec<Vec<Bytes>>,
+    /// Derived keys that came up while the flight was applied.
+    late: Vec<Bytes>,
     /// Whether the keys were already deleted because Redis was out of memory.
     pub(super) released: bool,
+}
+
+impl Run {
+    /// By plan, what became of the keys of its patterns.
+    fn fates(&self, plans: usize) -> Vec<Fate> {
+        let mut fates = vec![Fate::Unknown; plans];
+        for work in &self.mains {
+            if let (Some(fate), Some(Outcome::Applied(_))) = (fates.get_mut(work.part.plan), &work.outcome) {
+                *fate = if work.kept { Fate::GuardedKept } else { Fate::Deleted };
+            }
+        }
+        fates
+    }
 }
 
 impl Sink {
@@ -118,8 +135,9 @@ impl Sink {
         self.unlink(&mut run.deletes).await?;
         self.send(flight, &mut run.others, &run.derived).await?;
         self.send(flight, &mut run.mains, &run.derived).await?;
-        let mut late = self.derived.announced(&flight.plans);
-        self.unlink(&mut late).await?;
+        let fates = run.fates(flight.plans.len());
+        run.late.extend(self.derived.settle(&flight.plans, &fates, std::mem::take(&mut run.derived)));
+        self.unlink(&mut run.late).await?;
         let Some(checkpoint) = flight.checkpoint.as_ref().filter(|_| self.is_compared()) else {
             return Ok(());
         };
@@ -278,10 +296,11 @@ impl Sink {
         let mut failed = None;
         for (index, line) in call.works.iter().zip(reply.list()) {
             match Verdict::parse(line.utf8().unwrap_or_default()) {
-                Verdict::Done(outcome) => {
+                Verdict::Done { outcome, kept } => {
                     progress = true;
                     if let Some(work) = works.get_mut(*index) {
                         work.outcome = Some(outcome);
+                        work.kept = kept;
                     }
                 }
                 Verdict::NotTried => {}
@@ -294,49 +313,6 @@ impl Sink {
                 operations.with_label_values(&["ok"]).inc();
                 Ok(progress)
             }
-        }
-    }
-
-    /// Deletes plain keys, wherever they are; what is done leaves `keys`.
-    async fn unlink(&mut self, keys: &mut Vec<Bytes>) -> Result<(), Trouble> {
-        let mut by_slot: HashMap<u16, Vec<Bytes>> = HashMap::new();
-        for key in keys.iter() {
-            by_slot.entry(self.lanes.topology().slot(key)).or_default().push(key.clone());
-        }
-        let mut by_node: HashMap<Address, Vec<Command>> = HashMap::new();
-        for (slot, keys) in by_slot {
-            let owner = self.lanes.topology().owner(slot).cloned().ok_or_else(|| self.lanes.unowned())?;
-            let unlinks = keys.chunks(UNLINK_KEYS).map(|keys| Command::new("UNLINK", keys.to_vec()));
-            by_node.entry(owner).or_default().extend(unlinks);
-        }
-        for (address, commands) in by_node {
-            let replies = self.lanes.open(&address).await?.node.send(commands).await;
-            for error in replies.into_iter().filter_map(Result::err) {
-                let asked = match &error {
-                    NodeError::Ask { slot, to: Some(to) } => Some((*slot, to.clone())),
-                    _ => None,
-                };
-                match asked {
-                    Some((slot, to)) => self.unlink_there(keys, slot, &to).await?,
-                    None => return Err(Trouble { address, error }),
-                }
-            }
-        }
-        keys.clear();
-        Ok(())
-    }
-
-    /// Deletes the keys of a slot that is on its way to another node, one by one: a call of several
-    /// keys would be refused while only some have arrived.
-    async fn unlink_there(&mut self, keys: &[Bytes], slot: u16, to: &Address) -> Result<(), Trouble> {
-        let topology = self.lanes.topology();
-        let keys: Vec<Bytes> = keys.iter().filter(|key| topology.slot(key) == slot).cloned().collect();
-        let unlink = |key: Bytes| [Command::new("ASKING", Vec::new()), Command::new("UNLINK", vec![key])];
-        let commands = keys.into_iter().flat_map(unlink).collect();
-        let replies = self.lanes.open(to).await?.node.send(commands).await;
-        match replies.into_iter().find_map(Result::err) {
-            Some(error) => Err(Trouble { address: to.clone(), error }),
-            None => Ok(()),
         }
     }
 }

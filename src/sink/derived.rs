@@ -4,7 +4,11 @@
 //! mode announces every key under the prefixes that anybody writes or deletes. So the set is a superset of
 //! what exists, and deleting an absent key is harmless. Our own deletions are announced too: such a
 //! key is deleted once more, as absent, which announces nothing, and is gone from the set.
+//!
+//! A plan's keys leave the set before it is applied, for a key that is announced afterwards is another one; and
+//! come back where the plan did not delete them.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,7 +21,7 @@ use super::key_set::KeySet;
 use super::lanes::{Lanes, Trouble};
 use super::node::{Command, Node};
 use super::reply::{NodeError, Reply};
-use crate::keyplan::{KeyPlan, Step, escape_glob};
+use crate::keyplan::{Guard, KeyPlan, Step, escape_glob};
 use crate::metrics::SinkMetrics;
 
 /// Keys that are remembered; beyond, every flight with a pattern sweeps with one SCAN of each master.
@@ -35,6 +39,17 @@ pub struct Derived {
     /// Whether keys were taken for a flight that has not come to its end.
     taken: bool,
     metrics: SinkMetrics,
+}
+
+/// What became of the keys that were taken for a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// They may all still be there: the plan was skipped or refused.
+    Unknown,
+    /// Those of patterns with a guard may still be there.
+    GuardedKept,
+    /// They are gone.
+    Deleted,
 }
 
 #[derive(Default)]
@@ -118,7 +133,8 @@ impl Derived {
     /// Only where the index is over its bound: the sweep's.
     pub async fn take(&mut self, lanes: &mut Lanes, plans: &[KeyPlan]) -> Result<Vec<Vec<Bytes>>, Trouble> {
         self.taken = true;
-        let mut taken: Vec<Vec<Bytes>> = plans.iter().map(|plan| self.take_one(plan)).collect();
+        let mut shared = HashMap::new();
+        let mut taken: Vec<Vec<Bytes>> = plans.iter().map(|plan| self.take_one(plan, &mut shared)).collect();
         if self.shared.overflowed.load(Ordering::Relaxed)
             && plans.iter().any(|plan| patterns(plan).next().is_some())
         {
@@ -126,8 +142,7 @@ impl Derived {
             let mut found: Vec<Bytes> = Vec::new();
             self.scan(lanes, |keys| found.extend(keys)).await?;
             for (plan, keys) in plans.iter().zip(&mut taken) {
-                let wanted =
-                    |key: &&Bytes| patterns(plan).any(|(prefix, suffix)| matches(key, prefix, suffix));
+                let wanted = |key: &&Bytes| patterns(plan).any(|pattern| pattern.matches(key));
                 keys.extend(found.iter().filter(wanted).cloned());
             }
         }
@@ -135,19 +150,55 @@ impl Derived {
         Ok(taken)
     }
 
-    /// The keys of these plans' patterns that were announced since they were taken.
-    pub fn announced(&self, plans: &[KeyPlan]) -> Vec<Bytes> {
-        plans.iter().flat_map(|plan| self.take_one(plan)).collect()
+    /// The plans are done: puts the keys back that were not deleted, and returns those that are to be deleted now.
+    ///
+    /// Those are keys that were announced meanwhile. And the keys of a plan that the fence stopped, where no guard
+    /// may keep them: it may have been applied by a process that came to its end before it saw what was announced.
+    pub fn settle(&self, plans: &[KeyPlan], fates: &[Fate], taken: Vec<Vec<Bytes>>) -> Vec<Bytes> {
+        let mut late = Vec::new();
+        let mut taken = taken.into_iter();
+        for (plan, fate) in plans.iter().zip(fates) {
+            let mut kept = taken.next().unwrap_or_default();
+            match fate {
+                Fate::Unknown => {}
+                Fate::GuardedKept => kept.retain(|key| guarded(plan).any(|pattern| pattern.matches(key))),
+                Fate::Deleted => kept.clear(),
+            }
+            if !kept.is_empty() {
+                self.shared.add(&kept);
+            }
+            late.extend(match fate {
+                Fate::Deleted => self.take_matching(patterns(plan)),
+                Fate::Unknown | Fate::GuardedKept => {
+                    self.take_matching(patterns(plan).filter(|pattern| !pattern.is_guarded()))
+                }
+            });
+        }
+        late
     }
 
-    fn take_one(&self, plan: &KeyPlan) -> Vec<Bytes> {
+    /// As [`take_matching`](Self::take_matching). What a guard may keep is remembered in `shared`, for a later
+    /// plan of the user may be the one that deletes it.
+    fn take_one<'p>(&self, plan: &'p KeyPlan, shared: &mut HashMap<&'p Bytes, Vec<Bytes>>) -> Vec<Bytes> {
+        let mut all = Vec::new();
+        for pattern in patterns(plan) {
+            let keys = self.take_matching(std::iter::once(pattern));
+            let before = shared.get(pattern.prefix).into_iter().flatten();
+            all.extend(before.filter(|key| pattern.matches(key)).cloned());
+            if pattern.is_guarded() && !keys.is_empty() {
+                shared.entry(pattern.prefix).or_default().extend(keys.iter().cloned());
+            }
+            all.extend(keys);
+        }
+        all
+    }
+
+    fn take_matching<'p>(&self, patterns: impl Iterator<Item = Pattern<'p>>) -> Vec<Bytes> {
         let mut keys = self.shared.keys();
         if keys.len() == 0 {
             return Vec::new();
         }
-        patterns(plan)
-            .flat_map(|(prefix, suffix)| keys.take(prefix, |key| matches(key, prefix, suffix)))
-            .collect()
+        patterns.flat_map(|pattern| keys.take(pattern.prefix, |key| pattern.matches(key))).collect()
     }
 
     /// Walks over every key under the prefixes, in batches.
@@ -218,11 +269,33 @@ async fn follow(node: Node, prefixes: &[Bytes], shared: Arc<Shared>) -> Result<J
     }))
 }
 
-fn patterns(plan: &KeyPlan) -> impl Iterator<Item = (&Bytes, &Bytes)> {
+/// A pattern of a plan.
+#[derive(Debug, Clone, Copy)]
+struct Pattern<'p> {
+    prefix: &'p Bytes,
+    suffix: &'p Bytes,
+    guard: &'p Guard,
+}
+
+impl Pattern<'_> {
+    fn matches(&self, key: &[u8]) -> bool {
+        matches(key, self.prefix, self.suffix)
+    }
+
+    fn is_guarded(&self) -> bool {
+        *self.guard != Guard::ALWAYS
+    }
+}
+
+fn patterns(plan: &KeyPlan) -> impl Iterator<Item = Pattern<'_>> {
     plan.steps.iter().filter_map(|step| match step {
-        Step::DeletePattern { prefix, suffix, .. } => Some((prefix, suffix)),
+        Step::DeletePattern { prefix, suffix, guard } => Some(Pattern { prefix, suffix, guard }),
         _ => None,
     })
+}
+
+fn guarded(plan: &KeyPlan) -> impl Iterator<Item = Pattern<'_>> {
+    patterns(plan).filter(Pattern::is_guarded)
 }
 
 /// One step of a SCAN.

@@ -7,7 +7,7 @@
 //! | `slots` | who owns which hash slot |
 //! | `lanes` | the connections to all masters, made again as they break |
 //! | `group`, `fence`, `request`, `call`, `script` | plans as calls of `apply.lua` |
-//! | `apply`, `settle` | a flight, retried until all of it is acknowledged |
+//! | `apply`, `unlink`, `settle` | a flight, retried until all of it is acknowledged |
 //! | `keyspace` | walking over all keys in bounded steps |
 //! | `derived`, `key_set` | which keys a pattern matches, without a SCAN per event |
 //! | `records` | Lockstep's own keys, and reading of others |
@@ -31,6 +31,7 @@ mod script;
 mod settle;
 pub mod slots;
 mod stored;
+mod unlink;
 
 use std::collections::HashMap;
 

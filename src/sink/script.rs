@@ -68,7 +68,12 @@ fn call_args(hash: Bytes, keys: Vec<Bytes>, args: Vec<Bytes>) -> Vec<Bytes> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// Done.
-    Done(Outcome),
+    Done {
+        /// What became of it.
+        outcome: Outcome,
+        /// Whether a guard kept keys that were to be deleted.
+        kept: bool,
+    },
     /// An earlier plan of the user is not applied yet, or the call was stopped before this one.
     NotTried,
     /// Redis' state forbids it for now.
@@ -80,15 +85,21 @@ impl Verdict {
     pub fn parse(line: &str) -> Verdict {
         let mut rest = line.chars();
         match rest.next() {
-            Some(word @ ('a' | 'u')) => Verdict::Done(Outcome::Applied(Applied {
-                as_update: word == 'u',
-                retyped_keys: rest.as_str().parse().unwrap_or(0),
-            })),
-            Some('s') => Verdict::Done(Outcome::Skipped),
+            Some(word @ ('a' | 'u')) => {
+                let (retyped, kept) = match rest.as_str().strip_suffix('k') {
+                    Some(retyped) => (retyped, true),
+                    None => (rest.as_str(), false),
+                };
+                let retyped_keys = retyped.parse().unwrap_or(0);
+                let applied = Applied { as_update: word == 'u', retyped_keys };
+                Verdict::Done { outcome: Outcome::Applied(applied), kept }
+            }
+            Some('s') => Verdict::Done { outcome: Outcome::Skipped, kept: false },
             Some('w') => Verdict::NotTried,
             Some('!') => Verdict::Failed(NodeError::parse(rest.as_str())),
             Some('?') => {
-                Verdict::Done(Outcome::Refused { reason: format!("redis answered {}", rest.as_str()) })
+                let reason = format!("redis answered {}", rest.as_str());
+                Verdict::Done { outcome: Outcome::Refused { reason }, kept: false }
             }
             _ => Verdict::Failed(NodeError::Other("unexpected script reply".to_owned())),
         }
@@ -101,15 +112,19 @@ mod tests {
 
     #[test]
     fn every_line_of_the_script_has_a_meaning() {
-        let applied =
-            |as_update, retyped_keys| Verdict::Done(Outcome::Applied(Applied { as_update, retyped_keys }));
-        assert_eq!(Verdict::parse("a"), applied(false, 0));
-        assert_eq!(Verdict::parse("u"), applied(true, 0));
-        assert_eq!(Verdict::parse("a2"), applied(false, 2));
-        assert_eq!(Verdict::parse("s"), Verdict::Done(Outcome::Skipped));
+        let applied = |as_update, retyped_keys, kept| Verdict::Done {
+            outcome: Outcome::Applied(Applied { as_update, retyped_keys }),
+            kept,
+        };
+        assert_eq!(Verdict::parse("a"), applied(false, 0, false));
+        assert_eq!(Verdict::parse("u"), applied(true, 0, false));
+        assert_eq!(Verdict::parse("a2"), applied(false, 2, false));
+        assert_eq!(Verdict::parse("uk"), applied(true, 0, true));
+        assert_eq!(Verdict::parse("a2k"), applied(false, 2, true));
+        assert_eq!(Verdict::parse("s"), Verdict::Done { outcome: Outcome::Skipped, kept: false });
         assert_eq!(Verdict::parse("w"), Verdict::NotTried);
         assert_eq!(Verdict::parse("!OOM"), Verdict::Failed(NodeError::OutOfMemory));
-        assert!(matches!(Verdict::parse("?ERR"), Verdict::Done(Outcome::Refused { .. })));
+        assert!(matches!(Verdict::parse("?ERR"), Verdict::Done { outcome: Outcome::Refused { .. }, .. }));
         assert!(matches!(Verdict::parse(""), Verdict::Failed(NodeError::Other(_))));
     }
 }

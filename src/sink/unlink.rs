@@ -1,0 +1,59 @@
+//! Deleting of plain keys, without a fence.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+
+use super::Sink;
+use super::lanes::Trouble;
+use super::node::Command;
+use super::reply::NodeError;
+use super::slots::Address;
+
+/// Keys in one UNLINK.
+const UNLINK_KEYS: usize = 512;
+
+impl Sink {
+    /// Deletes plain keys, wherever they are; what is done leaves `keys`.
+    pub(super) async fn unlink(&mut self, keys: &mut Vec<Bytes>) -> Result<(), Trouble> {
+        let mut by_slot: HashMap<u16, Vec<Bytes>> = HashMap::new();
+        for key in keys.iter() {
+            by_slot.entry(self.lanes.topology().slot(key)).or_default().push(key.clone());
+        }
+        let mut by_node: HashMap<Address, Vec<Command>> = HashMap::new();
+        for (slot, keys) in by_slot {
+            let owner = self.lanes.topology().owner(slot).cloned().ok_or_else(|| self.lanes.unowned())?;
+            let unlinks = keys.chunks(UNLINK_KEYS).map(|keys| Command::new("UNLINK", keys.to_vec()));
+            by_node.entry(owner).or_default().extend(unlinks);
+        }
+        for (address, commands) in by_node {
+            let replies = self.lanes.open(&address).await?.node.send(commands).await;
+            for error in replies.into_iter().filter_map(Result::err) {
+                let asked = match &error {
+                    NodeError::Ask { slot, to: Some(to) } => Some((*slot, to.clone())),
+                    _ => None,
+                };
+                match asked {
+                    Some((slot, to)) => self.unlink_there(keys, slot, &to).await?,
+                    None => return Err(Trouble { address, error }),
+                }
+            }
+        }
+        keys.clear();
+        Ok(())
+    }
+
+    /// Deletes the keys of a slot that is on its way to another node, one by one: a call of several
+    /// keys would be refused while only some have arrived.
+    async fn unlink_there(&mut self, keys: &[Bytes], slot: u16, to: &Address) -> Result<(), Trouble> {
+        let topology = self.lanes.topology();
+        let keys: Vec<Bytes> = keys.iter().filter(|key| topology.slot(key) == slot).cloned().collect();
+        let unlink = |key: Bytes| [Command::new("ASKING", Vec::new()), Command::new("UNLINK", vec![key])];
+        let commands = keys.into_iter().flat_map(unlink).collect();
+        let replies = self.lanes.open(to).await?.node.send(commands).await;
+        match replies.into_iter().find_map(Result::err) {
+            Some(error) => Err(Trouble { address: to.clone(), error }),
+            None => Ok(()),
+        }
+    }
+}
