@@ -23,6 +23,7 @@ use super::slots::Address;
 use super::{Applied, Fencing, Flight, Outcome, Sink};
 use crate::backoff::Outage;
 use crate::error::Result;
+use crate::keyplan::Guard;
 
 /// Calls that are written before their replies are read.
 const PIPELINE_CALLS: usize = 256;
@@ -60,7 +61,9 @@ impl Work {
 /// A flight cut into parts.
 #[derive(Default)]
 pub(super) struct Run {
-    deletes: Vec<Bytes>,
+    pub(super) deletes: Vec<Bytes>,
+    /// Deletes that are yet to be decided on: the plan, the guard, the key.
+    pub(super) guarded: Vec<(usize, Guard, Bytes)>,
     pub(super) others: Vec<Work>,
     pub(super) mains: Vec<Work>,
     refused: HashMap<usize, String>,
@@ -132,6 +135,7 @@ impl Sink {
             *run = Some(self.cut(flight, derived));
         }
         let Some(run) = run else { return Ok(()) };
+        self.judge(flight, run).await?;
         self.unlink(&mut run.deletes).await?;
         self.send(flight, &mut run.others, &run.derived).await?;
         self.send(flight, &mut run.mains, &run.derived).await?;
@@ -158,6 +162,7 @@ impl Sink {
             match group::cut(plan, index, self.lanes.topology(), keys) {
                 Ok(parts) => {
                     run.deletes.extend(parts.deletes);
+                    run.guarded.extend(parts.guarded.into_iter().map(|(guard, key)| (index, guard, key)));
                     run.others.extend(parts.others.into_iter().map(Work::new));
                     run.mains.extend(parts.main.map(Work::new));
                 }

@@ -1,4 +1,4 @@
-//! The text of a fence: what Redis remembers of the last event applied to a user.
+//! A fence, and its text: what Redis remembers of the last event applied to a user.
 
 use bytes::Bytes;
 
@@ -7,6 +7,10 @@ use crate::lsn::{Position, Snapshot, Xid64};
 
 /// Bytes of epoch, LSN and ordinal, which order fences.
 pub const POSITION_BYTES: usize = 32;
+/// Bytes of the transaction behind them.
+const XID_BYTES: usize = 16;
+/// The mark behind those of a user that is gone.
+const TOMBSTONE: u8 = b't';
 /// Room for a fence with its watched values; more is taken when needed.
 const FENCE_BYTES: usize = 96;
 /// Prefix of every fence key.
@@ -52,7 +56,7 @@ pub fn text(plan: &KeyPlan, epoch: u32, position: Position) -> Bytes {
         Some(xid) => write_hex(xid.0, 16, &mut text),
         None => text.extend_from_slice(&[b'-'; 16]),
     }
-    text.push(if plan.deletes_user { b't' } else { b'.' });
+    text.push(if plan.deletes_user { TOMBSTONE } else { b'.' });
     for value in &plan.watched {
         match value {
             Some(value) => {
@@ -64,6 +68,64 @@ pub fn text(plan: &KeyPlan, epoch: u32, position: Position) -> Bytes {
         }
     }
     text.into()
+}
+
+/// What a fence tells of the columns that it remembers, as the script reads it.
+#[derive(Debug, Default)]
+pub struct Fence {
+    /// Empty where there is no fence.
+    position: Bytes,
+    /// `None`: nothing is known, as of a deleted user.
+    watched: Option<Vec<Option<Bytes>>>,
+}
+
+impl Fence {
+    /// Takes a fence's text apart.
+    pub fn parse(text: &Bytes) -> Fence {
+        let Some((_, [mark, watched @ ..])) = text.split_at_checked(POSITION_BYTES + XID_BYTES) else {
+            return Fence::default();
+        };
+        let position = text.slice(..POSITION_BYTES);
+        let known = *mark != TOMBSTONE && !watched.is_empty();
+        Fence { position, watched: known.then(|| read_watched(watched)) }
+    }
+
+    /// Whether it stops a plan of the stream that stands at `position`.
+    pub fn has_seen(&self, position: &[u8]) -> bool {
+        *position <= *self.position
+    }
+
+    /// The bits of the watched columns that a plan changes: all of them where nothing is known.
+    pub fn changed_by(&self, plan: &KeyPlan) -> u32 {
+        let Some(former) = &self.watched else { return u32::MAX };
+        let columns = plan.watched.iter().enumerate();
+        let changed = columns.filter(|(at, value)| value.is_some() && former.get(*at) != Some(*value));
+        let bit = |at: usize| u32::try_from(at).ok().and_then(|at| 1_u32.checked_shl(at)).unwrap_or(0);
+        changed.fold(0, |bits, (at, _)| bits | bit(at))
+    }
+
+    /// What it tells once `plan` has left `text` there.
+    #[must_use]
+    pub fn after(self, plan: &KeyPlan, text: &Bytes) -> Fence {
+        let former = self.watched.unwrap_or_default();
+        let merge = |(at, value): (usize, &Option<Bytes>)| value.clone().or_else(|| former.get(at)?.clone());
+        let watched = plan.watched.iter().enumerate().map(merge).collect();
+        Fence { watched: (!plan.deletes_user).then_some(watched), ..Fence::parse(text) }
+    }
+}
+
+/// The values that [`text`] wrote; what cannot be read is not known.
+fn read_watched(mut text: &[u8]) -> Vec<Option<Bytes>> {
+    let mut values = Vec::new();
+    while let Some(colon) = text.iter().position(|byte| *byte == b':') {
+        let (length, rest) = text.split_at(colon);
+        let rest = rest.get(1..).unwrap_or_default();
+        let length = std::str::from_utf8(length).ok().and_then(|length| length.parse().ok());
+        let value = length.and_then(|length: usize| rest.split_at_checked(length));
+        values.push(value.map(|(value, _)| Bytes::copy_from_slice(value)));
+        text = value.map_or(rest, |(_, rest)| rest);
+    }
+    values
 }
 
 /// What the script is told of a snapshot: xmin, xmax, and the running ids between commas.
@@ -91,6 +153,34 @@ mod tests {
         assert!(at(1, 10, 9) < at(1, 10, 10));
         assert!(at(1, u64::MAX, 9) < at(2, 0, 0));
         assert!(at(1, 1 << 53, 0) < at(1, (1 << 53) + 1, 0), "digits that a double would lose");
+    }
+
+    #[test]
+    fn a_fence_tells_what_a_later_plan_changes() {
+        let of = |watched: [Option<&'static str>; 3]| {
+            let mut plan = super::super::group::tests::plan(Vec::new());
+            plan.watched = watched.map(|value| value.map(Bytes::from)).to_vec();
+            let text = text(&plan, 1, plan.position);
+            (plan, text)
+        };
+        let (first, written) = of([Some("1"), Some("a:2:b"), None]);
+        let fence = Fence::parse(&written);
+        assert!(fence.has_seen(&written[..POSITION_BYTES]));
+        assert!(!fence.has_seen(b"00000001000000000000001000000003"));
+        assert_eq!(fence.changed_by(&first), 0);
+        assert_eq!(fence.changed_by(&of([Some("2"), Some("a:2:b"), None]).0), 0b001);
+        assert_eq!(fence.changed_by(&of([None, Some(""), Some("x")]).0), 0b110);
+        let (second, written) = of([Some("2"), None, Some("")]);
+        let fence = fence.after(&second, &written);
+        assert_eq!(fence.changed_by(&first), 0b001, "what the second did not know is remembered");
+        let (mut gone, _) = of([Some("2"), None, None]);
+        gone.deletes_user = true;
+        let written = text(&gone, 1, gone.position);
+        for fence in [fence.after(&gone, &written), Fence::parse(&written), Fence::parse(&"no fence".into())]
+        {
+            assert_eq!(fence.changed_by(&first), u32::MAX);
+        }
+        assert!(!Fence::default().has_seen(b"0"));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::fence;
 use super::slots::Topology;
-use crate::keyplan::{KeyPlan, Step};
+use crate::keyplan::{Guard, KeyPlan, Step};
 
 /// The part of a plan that one script call does atomically.
 #[derive(Debug, Clone)]
@@ -28,6 +28,17 @@ pub struct Parts {
     pub others: Vec<Part>,
     /// Keys in other slots that are only deleted; absent is safe, so no fence: before.
     pub deletes: Vec<Bytes>,
+    /// Those of them that are deleted only where the user's fence meets a guard.
+    pub guarded: Vec<(Guard, Bytes)>,
+}
+
+impl Parts {
+    fn delete(&mut self, guard: Guard, key: &Bytes) {
+        match guard == Guard::ALWAYS {
+            true => self.deletes.push(key.clone()),
+            false => self.guarded.push((guard, key.clone())),
+        }
+    }
 }
 
 /// Cuts `plan`. `derived` are the keys that its patterns match.
@@ -47,15 +58,23 @@ pub fn cut(plan: &KeyPlan, index: usize, topology: &Topology, derived: &[Bytes])
         let own_slot = topology.slot(key);
         if own_slot == slot {
             steps.push(number);
-        } else if matches!(step, Step::Delete { written: false, .. }) {
-            parts.deletes.push(key.clone());
+        } else if let Step::Delete { written: false, guard, .. } = step {
+            parts.delete(*guard, key);
         } else {
             let fence = fence::own_key(key, |key| topology.slot(key))
                 .ok_or_else(|| "a key's braces leave no room for its fence".to_owned())?;
             parts.others.push(Part { plan: index, slot: own_slot, fence, steps: vec![number] });
         }
     }
-    parts.deletes.extend(derived.iter().filter(|key| topology.slot(key) != slot).cloned());
+    for key in derived.iter().filter(|key| topology.slot(key) != slot) {
+        for step in &plan.steps {
+            if let Step::DeletePattern { prefix, suffix, guard } = step
+                && matches(key, prefix, suffix)
+            {
+                parts.delete(*guard, key);
+            }
+        }
+    }
     parts.main = Some(Part { plan: index, slot, fence, steps });
     Ok(parts)
 }

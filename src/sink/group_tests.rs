@@ -52,14 +52,30 @@ fn on_one_redis_a_plan_is_one_part() {
 
 #[test]
 fn in_a_cluster_keys_of_other_slots_come_before() {
-    let parts = cut(&plan(steps()), 0, &cluster(), &["financial_summary:live:7:a".into()]).unwrap();
+    let mut steps = steps();
+    let (prefix, suffix) = ("financial_summary:live:7:".into(), "".into());
+    steps.push(Step::DeletePattern { prefix, suffix, guard: Guard::ALWAYS });
+    let parts = cut(&plan(steps), 0, &cluster(), &["financial_summary:live:7:a".into()]).unwrap();
     let main = parts.main.unwrap();
-    assert_eq!(main.steps, [0, 3]);
+    assert_eq!(main.steps, [0, 3, 4]);
     assert_eq!(main.slot, keyslot(b"user:{live:7}:config"));
     let [own] = parts.others.as_slice() else { panic!("{:?}", parts.others) };
     assert_eq!(own.fence, "lockstep:fence:{user_balance:live:7}");
     assert_eq!(own.slot, keyslot(&own.fence));
     assert_eq!(parts.deletes, ["user_stats:live:7", "financial_summary:live:7:a"]);
+}
+
+#[test]
+fn in_a_cluster_a_guarded_delete_waits_for_the_users_fence() {
+    let guard = Guard { any_changed: 2, ..Guard::ALWAYS };
+    let (prefix, suffix) = (Bytes::from("summary:live:7:"), Bytes::new());
+    let steps = vec![
+        Step::Delete { key: "user_group:live:7".into(), written: false, guard },
+        Step::DeletePattern { prefix, suffix, guard },
+    ];
+    let parts = cut(&plan(steps), 0, &cluster(), &["summary:live:7:a".into()]).unwrap();
+    assert!(parts.deletes.is_empty() && parts.others.is_empty());
+    assert_eq!(parts.guarded, [(guard, "user_group:live:7".into()), (guard, "summary:live:7:a".into())]);
 }
 
 #[test]

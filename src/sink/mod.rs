@@ -7,7 +7,7 @@
 //! | `slots` | who owns which hash slot |
 //! | `lanes` | the connections to all masters, made again as they break |
 //! | `group`, `fence`, `request`, `call`, `script` | plans as calls of `apply.lua` |
-//! | `apply`, `unlink`, `settle` | a flight, retried until all of it is acknowledged |
+//! | `apply`, `judge`, `unlink`, `settle` | a flight, retried until all of it is acknowledged |
 //! | `keyspace` | walking over all keys in bounded steps |
 //! | `derived`, `key_set` | which keys a pattern matches, without a SCAN per event |
 //! | `records` | Lockstep's own keys, and reading of others |
@@ -20,6 +20,7 @@ mod call;
 mod derived;
 mod fence;
 mod group;
+mod judge;
 mod key_set;
 mod keyspace;
 mod lanes;

@@ -5,6 +5,8 @@ use crate::harness::subscriber::BALANCE_UPDATES;
 use crate::harness::workload::Workload;
 use crate::harness::{On, Setup, Subscriber, World, eventually};
 
+on_both!(the_example_key_map_does_what_it_says);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn alter_table_under_load_is_followed() {
     let world = World::running(On::Single).await;
@@ -141,10 +143,9 @@ async fn split_tables_are_users_of_different_kinds() {
     assert!(world.store.exists("user_balance:live:1").await, "the other table's users stay");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_example_key_map_does_what_it_says() {
+async fn the_example_key_map_does_what_it_says(on: On) {
     let map = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/example-keymap.toml");
-    let mut setup = Setup::on(On::Single);
+    let mut setup = Setup::on(on);
     setup.config = std::fs::read_to_string(map).expect("the example key map");
     let world = World::running_as(setup).await;
     world.user("live", 123, "100").await;

@@ -51,6 +51,54 @@ async fn a_deleted_user_stays_deleted_in_every_slot() {
     assert!(cluster.hash("user:{live:7}:config").await.is_empty());
 }
 
+/// Deletes a key and the keys of a pattern, all in other slots than the user's, where the second watched column changed.
+fn change_of_group(id: &str, at: u64, group: &'static str) -> KeyPlan {
+    let guard = Guard { any_changed: 2, ..Guard::ALWAYS };
+    let mut plan = change(id, at, &at.to_string());
+    plan.watched.push(Some(group.into()));
+    plan.steps.insert(0, Step::Delete { key: format!("of_group:live:{id}").into(), written: false, guard });
+    for step in &mut plan.steps {
+        if let Step::DeletePattern { guard: of_pattern, .. } = step {
+            *of_pattern = guard;
+        }
+    }
+    plan
+}
+
+#[tokio::test]
+async fn keys_of_other_slots_are_deleted_only_where_the_users_fence_tells_so() {
+    let cluster = Cluster::start().await;
+    let keys = ["of_group:live:7", "financial_summary:live:7:a", "financial_summary:live:7:b"];
+    let there = async || {
+        let mut there = Vec::new();
+        for key in keys {
+            there.push(cluster.get(key).await.is_some());
+        }
+        there
+    };
+    let filled = async || {
+        for key in keys {
+            cluster.call(key, &["SET", key, "1"]).await;
+        }
+        // It looks for the keys before its first flight.
+        connect(&cluster.urls()).await
+    };
+    filled().await.apply(&stream(vec![change_of_group("7", 1, "gold")])).await.unwrap();
+    assert_eq!(there().await, [false; 3], "nothing is known of what was there before");
+    let mut sink = filled().await;
+    sink.apply(&stream(vec![change_of_group("7", 2, "gold"), change("8", 2, "1")])).await.unwrap();
+    assert_eq!(there().await, [true; 3], "the group is the same");
+    sink.apply(&stream(vec![change_of_group("7", 1, "silver")])).await.unwrap();
+    assert_eq!(there().await, [true; 3], "what the fence has seen is no change");
+    let both = vec![change_of_group("7", 3, "silver"), change_of_group("7", 4, "gold")];
+    sink.apply(&stream(both)).await.unwrap();
+    assert_eq!(there().await, [false; 3], "the group changed, and back again");
+    let mut sink = filled().await;
+    sink.apply(&stream(vec![deletion("7", 5)])).await.unwrap();
+    sink.apply(&stream(vec![change_of_group("7", 6, "gold")])).await.unwrap();
+    assert_eq!(there().await, [false; 3], "a new user of an old name");
+}
+
 #[tokio::test]
 async fn a_slot_that_moved_or_is_moving_is_followed() {
     let cluster = Cluster::start().await;
