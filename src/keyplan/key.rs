@@ -58,6 +58,11 @@ impl KeyTemplate {
         if pattern && tail.is_empty() {
             return Err(format!("{text:?} does not separate the user and *, so a longer id would match too"));
         }
+        if pattern && head.is_empty() {
+            return Err(format!(
+                "{text:?} has no text before the user, so lockstep would have to follow every key in redis"
+            ));
+        }
         if head.starts_with(OWN_PREFIX) {
             return Err(format!("{text:?} begins with {OWN_PREFIX}, which is kept for lockstep's own keys"));
         }
@@ -178,6 +183,7 @@ mod tests {
             ("a:$type:$id:", true),
             ("a:$type:$id:*:*", true),
             ("a:*:$type:$id", true),
+            ("$type:$id:*", true),
             ("lockstep:$type:$id", false),
         ] {
             assert!(KeyTemplate::parse(text, pattern).is_err(), "{text}");

@@ -76,7 +76,13 @@ impl Drop for Watch {
 impl Derived {
     /// An index of all keys that begin with one of `prefixes`.
     pub fn new(prefixes: Vec<Bytes>, metrics: SinkMetrics) -> Derived {
-        Derived { prefixes, shared: Arc::default(), watch: Watch::Stale, taken: false, metrics }
+        Derived {
+            prefixes: shortest(prefixes),
+            shared: Arc::default(),
+            watch: Watch::Stale,
+            taken: false,
+            metrics,
+        }
     }
 
     /// A flight begins. One that was dropped half-way took keys that nobody may have deleted.
@@ -242,6 +248,14 @@ impl Shared {
     }
 }
 
+/// Those of which none begins with another: Redis refuses to track prefixes that overlap.
+fn shortest(mut prefixes: Vec<Bytes>) -> Vec<Bytes> {
+    // Sorted, what begins with a prefix stands behind it.
+    prefixes.sort_unstable();
+    prefixes.dedup_by(|next, kept| next.starts_with(kept));
+    prefixes
+}
+
 /// Starts to track, then adds what is announced until the connection or an announcement is lost.
 async fn follow(node: Node, prefixes: &[Bytes], shared: Arc<Shared>) -> Result<JoinHandle<()>, NodeError> {
     let mut announced = node.invalidations();
@@ -314,6 +328,15 @@ pub fn read_scan(reply: &Reply) -> (Option<Bytes>, Vec<Bytes>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_prefixes_that_overlap_the_shortest_is_followed() {
+        let followed =
+            |prefixes: &[&'static str]| shortest(prefixes.iter().map(|p| Bytes::from(*p)).collect());
+        assert_eq!(followed(&["fs:", "b:", "fs:daily:", "fs:", "fs:x", "fsx"]), ["b:", "fs:", "fsx"]);
+        assert_eq!(followed(&["ab", "abc", "abd", "a"]), ["a"]);
+        assert!(followed(&[]).is_empty());
+    }
 
     #[test]
     fn a_scan_ends_at_cursor_zero() {

@@ -31,8 +31,15 @@ async fn connect(urls: &[impl AsRef<str>]) -> Sink {
 }
 
 async fn try_connect(redis: &config::Redis) -> Result<Sink, lockstep::error::Error> {
+    connect_following(redis, &["financial_summary:"]).await
+}
+
+async fn connect_following(
+    redis: &config::Redis,
+    prefixes: &[&'static str],
+) -> Result<Sink, lockstep::error::Error> {
     let options = Options {
-        derived_prefixes: vec!["financial_summary:".into()],
+        derived_prefixes: prefixes.iter().map(|prefix| Bytes::from(*prefix)).collect(),
         slot: "lockstep".to_owned(),
         metrics: Metrics::new().unwrap().sink,
     };

@@ -105,3 +105,20 @@ async fn a_replay_deletes_what_the_first_time_may_have_left_as_soon_as_it_can() 
     assert_eq!(applied.await.unwrap().unwrap(), [Outcome::Skipped]);
     assert!(!redis.exists("financial_summary:live:7:day").await);
 }
+
+#[tokio::test]
+async fn patterns_whose_texts_overlap_are_followed_together() {
+    let redis = Redis::start(RedisOptions::default()).await;
+    let settings = config::Redis::parse(&[redis.url()]).unwrap();
+    let heads = ["financial_summary:daily:", "financial_summary:", "financial_summary:", "fin", "other:"];
+    let mut sink = connect_following(&settings, &heads).await.unwrap();
+    redis.call(&["SET", "financial_summary:live:7:day", "1"]).await;
+    let mut state = sink.state();
+    tokio::select! {
+        outcomes = async { sink.apply(&stream(vec![change("7", 1, "1")])).await } => {
+            assert_eq!(outcomes.unwrap(), [APPLIED]);
+        }
+        fault = eventually_retrying(&mut state) => panic!("{fault}"),
+    }
+    assert!(!redis.exists("financial_summary:live:7:day").await);
+}
