@@ -135,14 +135,16 @@ local function stopped(old, new)
   return not seen
 end
 
--- `pairs` holds the names at its odd places; the values are put between them.
-local function hash(key, pairs, removes, plan, at)
+-- `pairs` holds the names at its odd places; the values are put between them. A key that is not to be `made` is only
+-- deleted where it is of another type: these fields alone would pass for the whole.
+local function hash(key, pairs, removes, plan, at, made)
   local sets = #pairs / 2
   if sets > 0 then
     for i = 1, sets do pairs[2 * i] = plan[at + i] end
     local reply = try('HSET', key, unpack(pairs))
     if failed(reply) then
       replace_type(key, reply)
+      if not made then return end
       call('HSET', key, unpack(pairs))
     end
   end
@@ -184,7 +186,9 @@ local function apply(number, plan, layout, k, a)
     local op = step[1]
     if op == 'H' or op == 'E' then
       k = k + 1
-      if run and (op == 'H' or call('EXISTS', KEYS[k]) == 1) then hash(KEYS[k], step[2], step[3], plan, value) end
+      if run and (op == 'H' or call('EXISTS', KEYS[k]) == 1) then
+        hash(KEYS[k], step[2], step[3], plan, value, op == 'H')
+      end
       value, run = value + #step[2] / 2, true
     elseif op == 'T' then
       k, value = k + 1, value + 1

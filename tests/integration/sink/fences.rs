@@ -183,6 +183,28 @@ async fn a_key_of_another_type_is_replaced_and_its_neighbours_are_applied() {
     }
 }
 
+/// A hash of one field would pass for a whole one, without a balance.
+#[tokio::test]
+async fn a_key_of_another_type_is_only_deleted_where_it_was_not_to_be_made() {
+    let (redis, mut sink) = world().await;
+    redis.call(&["SET", "user:{live:7}:portfolio", "not a hash"]).await;
+    redis.call(&["SET", "user:{live:8}:portfolio", "not a hash"]).await;
+    let mut removing = change("8", 10, "5");
+    for step in &mut removing.steps {
+        if let Step::Hash { set, remove, if_exists: true, .. } = step {
+            *remove = ["wallet_balance"].into_iter().collect();
+            *set = [("", ""); 0].into_iter().collect();
+        }
+    }
+    let outcomes = sink.apply(&stream(vec![change("7", 10, "5"), removing])).await.unwrap();
+    let retyped = Outcome::Applied(Applied { as_update: false, retyped_keys: 1 });
+    assert_eq!(outcomes, [retyped.clone(), retyped]);
+    for id in ["7", "8"] {
+        assert!(!redis.exists(&format!("user:{{live:{id}}}:portfolio")).await);
+        assert_eq!(redis.hash(&format!("user:{{live:{id}}}:config")).await["balance"], "5");
+    }
+}
+
 #[tokio::test]
 async fn a_plan_that_redis_cannot_take_is_refused_alone_and_its_keys_are_deleted() {
     let (redis, mut sink) = world().await;
