@@ -98,13 +98,12 @@ end
 local function merge(old, new, flags)
   if flags == '' and mode == 'stream' then return new, 0 end
   local position, xid, mark, watched = sub(new, 1, 32), sub(new, 33, 48), sub(new, 49, 49), sub(new, 50)
-  if old then
-    if find(flags, 'x', 1, true) then
-      xid = sub(old, 33, 48)
-      if mode == 'stream' and sub(old, 49, 49) == 't' then mark = 't' end
-    end
-    if mode == 'snapshot' and sub(old, 1, 32) > position then position = sub(old, 1, 32) end
+  if find(flags, 'x', 1, true) then
+    if old then xid = sub(old, 33, 48) end
+    -- Completed rows alone: nobody knows the user, and no event would ever take the fence away.
+    if mode == 'stream' and (not old or sub(old, 49, 49) == 't') then mark = 't' end
   end
+  if old and mode == 'snapshot' and sub(old, 1, 32) > position then position = sub(old, 1, 32) end
   local changed = 0
   -- A tombstone remembers nothing: its user is a new one.
   if not old or #old < 50 or sub(old, 49, 49) == 't' then

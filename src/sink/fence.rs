@@ -104,13 +104,14 @@ impl Fence {
         changed.fold(0, |bits, (at, _)| bits | bit(at))
     }
 
-    /// What it tells once `plan` has left `text` there.
+    /// What it tells once `plan`, of the stream or of a snapshot, has left `text` there.
     #[must_use]
-    pub fn after(self, plan: &KeyPlan, text: &Bytes) -> Fence {
+    pub fn after(self, plan: &KeyPlan, text: &Bytes, streams: bool) -> Fence {
+        let unknown = streams && plan.row_xid.is_none() && self.watched.is_none();
         let former = self.watched.unwrap_or_default();
         let merge = |(at, value): (usize, &Option<Bytes>)| value.clone().or_else(|| former.get(at)?.clone());
         let watched = plan.watched.iter().enumerate().map(merge).collect();
-        Fence { watched: (!plan.deletes_user).then_some(watched), ..Fence::parse(text) }
+        Fence { watched: (!plan.deletes_user && !unknown).then_some(watched), ..Fence::parse(text) }
     }
 }
 
@@ -171,16 +172,21 @@ mod tests {
         assert_eq!(fence.changed_by(&of([Some("2"), Some("a:2:b"), None]).0), 0b001);
         assert_eq!(fence.changed_by(&of([None, Some(""), Some("x")]).0), 0b110);
         let (second, written) = of([Some("2"), None, Some("")]);
-        let fence = fence.after(&second, &written);
+        let fence = fence.after(&second, &written, true);
         assert_eq!(fence.changed_by(&first), 0b001, "what the second did not know is remembered");
         let (mut gone, _) = of([Some("2"), None, None]);
         gone.deletes_user = true;
         let written = text(&gone, 1, gone.position);
-        for fence in [fence.after(&gone, &written), Fence::parse(&written), Fence::parse(&"no fence".into())]
+        for fence in
+            [fence.after(&gone, &written, true), Fence::parse(&written), Fence::parse(&"no fence".into())]
         {
             assert_eq!(fence.changed_by(&first), u32::MAX);
         }
         assert!(!Fence::default().has_seen(b"0"));
+        let mut completed = first.clone();
+        completed.row_xid = None;
+        let after = |streams| Fence::default().after(&completed, &written, streams).changed_by(&second);
+        assert_eq!((after(true), after(false)), (u32::MAX, 0b101), "completed rows alone make nobody known");
     }
 
     #[test]

@@ -96,7 +96,7 @@ fn changed_by_each(flight: &Flight, epoch: u32, mut fences: HashMap<Bytes, Fence
             continue;
         }
         changed.insert(index, fence.changed_by(plan));
-        *fence = std::mem::take(fence).after(plan, &text);
+        *fence = std::mem::take(fence).after(plan, &text, streams);
     }
     changed
 }

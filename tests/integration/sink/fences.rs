@@ -141,6 +141,35 @@ async fn a_completed_row_alone_keeps_the_xid_of_the_users_row() {
     assert_eq!(outcomes, [APPLIED]);
 }
 
+/// Nothing else would ever take it away.
+#[tokio::test]
+async fn the_fence_of_a_user_of_whom_only_completed_rows_are_known_passes() {
+    let (redis, mut sink) = world().await;
+    let completed = |at| {
+        let mut plan = change("9", at, "1");
+        plan.row_xid = None;
+        plan.watched = vec![None];
+        plan.steps.retain(|step| matches!(step, Step::Hash { if_exists: true, .. }));
+        plan
+    };
+    let left = async || redis.call(&["PTTL", "lockstep:fence:{live:9}"]).await;
+    for at in [10, 11] {
+        assert_eq!(sink.apply(&stream(vec![completed(at)])).await.unwrap(), [APPLIED]);
+        assert!(matches!(left().await, Reply::Integer(1..)), "at {at}");
+        assert_eq!(sink.apply(&stream(vec![completed(at)])).await.unwrap(), [Outcome::Skipped]);
+    }
+    let mut subscriber = subscribe(redis.client().await, &["balance_updates"]).await;
+    assert_eq!(sink.apply(&stream(vec![change("9", 12, "1")])).await.unwrap(), [APPLIED]);
+    assert!(messages(&mut subscriber, 1).await[0].contains("\"at\":12,"));
+    assert_eq!(left().await, Reply::Integer(-1), "it is a user's");
+    assert_eq!(sink.apply(&stream(vec![completed(13)])).await.unwrap(), [APPLIED_AS_UPDATE]);
+    assert_eq!(left().await, Reply::Integer(-1), "and stays one");
+    let row = snapshot("200:200:", 400, vec![change("10", 0, "row")]);
+    assert_eq!(sink.apply(&row).await.unwrap(), [APPLIED]);
+    let loaded = redis.call(&["PTTL", "lockstep:fence:{live:10}"]).await;
+    assert_eq!(loaded, Reply::Integer(-1), "a row of a load is a user's too");
+}
+
 #[tokio::test]
 async fn a_deleted_users_fence_outlives_the_keys() {
     let (redis, mut sink) = world().await;
