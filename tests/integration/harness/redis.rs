@@ -137,6 +137,16 @@ impl Redis {
         self.start_again().await;
     }
 
+    /// Becomes a replica of `master`, and waits until it holds what that one holds.
+    pub async fn follow(&self, master: &Redis) {
+        self.call(&["REPLICAOF", "127.0.0.1", &master.port().to_string()]).await;
+        eventually("the replica is linked", async || {
+            let info = self.call(&["INFO", "replication"]).await.text()?;
+            info.contains("master_link_status:up").then_some(())
+        })
+        .await;
+    }
+
     /// Freezes it: connections stay open and nothing answers.
     pub fn pause(&self) {
         self.signal("STOP");
