@@ -111,7 +111,7 @@ fn read_all<K>(
 ) -> Option<(Config, K)> {
     let mut warnings = Vec::new();
     let postgres = read_postgres(context, root.section("postgres"), &mut warnings);
-    let redis = read_redis(context, root.section("redis"));
+    let redis = read_redis(context, root.section("redis"), &mut warnings);
     let http = read_http(context, root.section("http"));
     let log = read_log(context, root.section("log"));
     let stream = read_stream(root.section("stream"));
@@ -173,8 +173,9 @@ fn read_postgres(
     }
 }
 
-fn read_redis(context: &Context<'_>, mut section: Section<'_>) -> Option<Redis> {
+fn read_redis(context: &Context<'_>, mut section: Section<'_>, warnings: &mut Vec<String>) -> Option<Redis> {
     let in_file = section.texts("url", true);
+    let root_cert = section.text_or_env("root_cert", "LOCKSTEP_REDIS_ROOT_CERT");
     section.finish();
     let split = |text: &str| text.split(',').map(|url| url.trim().to_owned()).collect();
     let in_env = context.env("LOCKSTEP_REDIS_URL");
@@ -182,7 +183,14 @@ fn read_redis(context: &Context<'_>, mut section: Section<'_>) -> Option<Redis> 
     let urls = urls
         .unwrap_or_else(|| Found { value: vec!["redis://127.0.0.1:6379".to_owned()], place: String::new() });
     match Redis::parse(&urls.value) {
-        Ok(redis) => Some(redis),
+        Ok(mut redis) => {
+            redis.root_cert = root_cert.map(|found| PathBuf::from(found.value));
+            if redis.root_cert.is_some() && !redis.tls {
+                warnings
+                    .push("redis.root_cert is of no use: redis.url asks for no TLS (rediss://)".to_owned());
+            }
+            Some(redis)
+        }
         Err(faults) => {
             faults.iter().for_each(|fault| context.mistakes.add_fault(&urls.place, fault));
             None

@@ -289,6 +289,7 @@ fn what_is_printed_is_read_back_and_shows_no_password() {
 url = "postgres://me:hunter2@db.example:5433/money?sslmode=require"
 [redis]
 url = ["rediss://ls:hunter2@a:1", "rediss://ls:hunter2@b:2"]
+root_cert = "/etc/lockstep/redis-ca.pem"
 [[tables]]
 name = 'crm."Live Users"'
 kind = "users"
@@ -304,4 +305,14 @@ columns = ["email", "group"]
     assert_eq!(again.key_map, config.key_map);
     assert_eq!(again.postgres.endpoints, config.postgres.endpoints);
     assert_eq!(again.redis.seeds, config.redis.seeds);
+    assert_eq!(again.redis.root_cert.as_deref(), Some(Path::new("/etc/lockstep/redis-ca.pem")));
+}
+
+#[test]
+fn a_root_certificate_without_tls_is_odd() {
+    let env = [("LOCKSTEP_REDIS_ROOT_CERT", "/ca.pem")];
+    assert!(read_with("", &env).unwrap().warnings[0].contains("redis.root_cert is of no use"));
+    let config = read_with("[redis]\nurl = \"rediss://a\"\nroot_cert = \"/other.pem\"", &env).unwrap();
+    assert_eq!(config.redis.root_cert.as_deref(), Some(Path::new("/ca.pem")));
+    assert_eq!(config.warnings, [] as [&str; 0]);
 }

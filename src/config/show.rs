@@ -15,6 +15,9 @@ impl Config {
         out.text("publication", &self.postgres.publication);
         out.title("[redis]");
         out.value("url", redis_urls(&self.redis));
+        if let Some(file) = &self.redis.root_cert {
+            out.text("root_cert", &file.display().to_string());
+        }
         out.title("[http]");
         out.text("listen", &self.http.listen.to_string());
         if let Some(file) = &self.http.token_file {

@@ -257,6 +257,9 @@ pub enum NothingReady {
 }
 
 fn classify(error: &fred::error::Error) -> NodeError {
+    if let Some(reason) = untrusted(error.details()) {
+        return NodeError::Untrusted(reason);
+    }
     match error.kind() {
         ErrorKind::Timeout => NodeError::TimedOut,
         ErrorKind::IO | ErrorKind::Canceled | ErrorKind::Tls | ErrorKind::Protocol | ErrorKind::Routing => {
@@ -270,6 +273,13 @@ fn classify(error: &fred::error::Error) -> NodeError {
             _ => NodeError::Disconnected(plain(error.details())),
         },
     }
+}
+
+/// Why rustls refused the certificate, where it did: fred hands its error on by `{:?}`, as
+/// `Custom { kind: InvalidData, error: InvalidCertificate(UnknownIssuer) }`.
+fn untrusted(details: &str) -> Option<String> {
+    let (_, reason) = details.split_once("error: InvalidCertificate(")?;
+    Some(reason.chars().take_while(char::is_ascii_alphanumeric).collect())
 }
 
 /// fred prints system errors by `{:?}`: `Os { code: 111, kind: ConnectionRefused, message: "..." }`.
@@ -318,6 +328,8 @@ mod tests {
         let text = "Os { code: 111, kind: ConnectionRefused, message: \"Connection refused\" }";
         assert_eq!(plain(text), "connection refused");
         assert_eq!(plain("Canceled."), "the connection was lost");
+        let text = "Custom { kind: InvalidData, error: InvalidCertificate(UnknownIssuer) }";
+        assert_eq!(untrusted(text).as_deref(), Some("UnknownIssuer"));
     }
 
     #[test]

@@ -80,6 +80,8 @@ pub enum NodeError {
     OutOfMemory,
     /// Password or user is missing or wrong: the code word, `NOAUTH` or `WRONGPASS`.
     Login(String),
+    /// The server's certificate leads to no trusted root, or is of another name: the reason's name.
+    Untrusted(String),
     /// The ACL user may not do this.
     NoPermission,
     /// The key holds another type.
@@ -146,6 +148,7 @@ impl NodeError {
             NodeError::NoScript => "noscript",
             NodeError::OutOfMemory => "oom",
             NodeError::Login(_) => "noauth",
+            NodeError::Untrusted(_) => "untrusted",
             NodeError::NoPermission => "noperm",
             NodeError::WrongType => "wrongtype",
             NodeError::Busy => "busy",
@@ -162,7 +165,11 @@ impl NodeError {
         // A replica or a cut-off node answers until it is asked where its slots went.
         matches!(
             self,
-            NodeError::Disconnected(_) | NodeError::TimedOut | NodeError::ClusterDown | NodeError::Login(_)
+            NodeError::Disconnected(_)
+                | NodeError::TimedOut
+                | NodeError::ClusterDown
+                | NodeError::Login(_)
+                | NodeError::Untrusted(_)
         )
     }
 
@@ -186,6 +193,10 @@ impl NodeError {
             NodeError::Login(code) => Error::definite(
                 format!("{node} refused the login ({code})"),
                 "correct the user and the password in redis.url",
+            ),
+            NodeError::Untrusted(reason) => Error::definite(
+                format!("the certificate of {node} is not trusted ({reason})"),
+                "check the host name in redis.url, and name the authority that issued it in redis.root_cert",
             ),
             NodeError::NoPermission => Error::definite(
                 format!("{node} denied a command to this user (NOPERM)"),

@@ -34,6 +34,7 @@ mod redis_faults;
 mod resync;
 mod schema;
 mod shutdown;
+mod tls;
 mod transactions;
 mod users;
 mod values;
