@@ -108,31 +108,76 @@ fn wanted(key_map: &KeyMapSpec, tables: &[TableSpec], cluster: bool) -> BTreeSet
         })
         .collect();
     for user_type in types {
-        let sample = |template: &str| template.replace("$type", user_type).replace("$id", "1");
-        for step in &key_map.steps {
-            let commands: Vec<Vec<String>> = match &step.action {
-                ActionSpec::Hash { key, .. } => {
-                    let key = sample(key);
-                    [&["HSET", &key, "f", "v"][..], &["HDEL", &key, "f"], &["HGET", &key, "f"]]
-                        .into_iter()
-                        .chain([&["HLEN", &key][..], &["EXISTS", &key], &["UNLINK", &key]])
-                        .map(words)
-                        .collect()
-                }
-                ActionSpec::String { key, .. } => {
-                    let key = sample(key);
-                    [&["SET", &key, "v"][..], &["GET", &key], &["UNLINK", &key]].map(words).into()
-                }
-                ActionSpec::Delete { keys } => {
-                    keys.iter().map(|key| words(&["UNLINK", &sample(key)])).collect()
-                }
-                ActionSpec::DeletePattern { key } => vec![words(&["UNLINK", &sample(key).replace('*', "x")])],
-                ActionSpec::Publish { channel, .. } => vec![words(&["PUBLISH", &sample(channel), "x"])],
-            };
-            wanted.extend(commands);
-        }
+        wanted.extend(key_map.steps.iter().flat_map(|step| of_step(&step.action, user_type)));
+    }
+    let constants = tables.iter().filter_map(|table| match &table.user_type {
+        UserType::Constant(user_type) => Some(user_type.as_str()),
+        UserType::Column(_) => None,
+    });
+    // Channels are granted by name, so none is made up: what a row fills in is seen when it is published.
+    let scopes: Vec<Vec<(&str, &str)>> = constants.map(with_type).chain([Vec::new()]).collect();
+    let channels = key_map.steps.iter().filter_map(|step| match &step.action {
+        ActionSpec::Publish { channel, .. } => Some(channel),
+        _ => None,
+    });
+    for channel in channels {
+        let named = scopes.iter().filter_map(|values| filled(channel, values));
+        wanted.extend(named.map(|channel| words(&["PUBLISH", &channel, "x"])));
     }
     wanted
+}
+
+fn with_type(user_type: &str) -> Vec<(&'static str, &str)> {
+    vec![("type", user_type), ("user_type", user_type)]
+}
+
+/// The commands of a step on the keys of one user.
+fn of_step(action: &ActionSpec, user_type: &str) -> Vec<Vec<String>> {
+    let mut values = with_type(user_type);
+    values.push(("id", "1"));
+    let on = |key: &str, commands: &[&[&str]]| {
+        let key = filled(key, &values);
+        let command = |key: &str, words: &[&str]| {
+            words
+                .iter()
+                .map(|word| if *word == "KEY" { key.to_owned() } else { (*word).to_owned() })
+                .collect()
+        };
+        key.iter().flat_map(|key| commands.iter().map(|words| command(key, words))).collect::<Vec<_>>()
+    };
+    match action {
+        ActionSpec::Hash { key, .. } => {
+            let writes: [&[&str]; 3] =
+                [&["HSET", "KEY", "f", "v"], &["HDEL", "KEY", "f"], &["UNLINK", "KEY"]];
+            let reads: [&[&str]; 3] = [&["HGET", "KEY", "f"], &["HLEN", "KEY"], &["EXISTS", "KEY"]];
+            on(key, &[writes, reads].concat())
+        }
+        ActionSpec::String { key, .. } => {
+            on(key, &[&["SET", "KEY", "v"], &["GET", "KEY"], &["UNLINK", "KEY"]])
+        }
+        ActionSpec::Delete { keys } => keys.iter().flat_map(|key| on(key, &[&["UNLINK", "KEY"]])).collect(),
+        ActionSpec::DeletePattern { key } => on(&key.replace('*', "x"), &[&["UNLINK", "KEY"]]),
+        ActionSpec::Publish { .. } => Vec::new(),
+    }
+}
+
+/// A template with these placeholders filled; `None` where it has others, which only a row can fill.
+fn filled(template: &str, values: &[(&str, &str)]) -> Option<String> {
+    let (mut text, mut rest) = (String::new(), template);
+    while let Some((before, after)) = rest.split_once('$') {
+        text.push_str(before);
+        if let Some(after) = after.strip_prefix('$') {
+            text.push('$');
+            rest = after;
+            continue;
+        }
+        let end = after.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(after.len());
+        let (name, after) = after.split_at_checked(end)?;
+        text.push_str(values.iter().find(|(known, _)| *known == name)?.1);
+        rest = after;
+    }
+    text.push_str(rest);
+    Some(text)
 }
 
 #[cfg(test)]
@@ -191,5 +236,28 @@ mod tests {
             );
         }
         assert!(wanted.iter().flatten().all(|word| !word.contains('$')), "{wanted:?}");
+    }
+
+    #[test]
+    fn only_what_the_configuration_names_is_filled_in() {
+        let values = with_type("live");
+        assert_eq!(filled("a.$type.$$b", &values).as_deref(), Some("a.live.$b"));
+        assert_eq!(filled("$user_type", &values).as_deref(), Some("live"));
+        for of_a_row in ["$typed", "a.$group", "$abs(margin)", "$id"] {
+            assert_eq!(filled(of_a_row, &values), None, "{of_a_row}");
+        }
+    }
+
+    #[test]
+    fn a_channel_of_the_user_type_is_asked_for_where_the_type_is_a_constant() {
+        let map = KeyMapSpec::from_toml("[[keys]]\npublish = \"$type\"").unwrap();
+        let channels = |tables: &[TableSpec]| {
+            let wanted = wanted(&map, tables, false).into_iter().filter(|words| words[0] == "PUBLISH");
+            wanted.map(|words| words[1].clone()).collect::<Vec<_>>()
+        };
+        let mut tables = TableSpec::defaults();
+        assert_eq!(channels(&tables), [] as [&str; 0]);
+        tables[0].user_type = UserType::Constant("demo".into());
+        assert_eq!(channels(&tables), ["demo"]);
     }
 }

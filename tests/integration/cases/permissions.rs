@@ -7,7 +7,13 @@ on_both!(the_rights_that_the_readme_lists_are_enough_for_everything);
 
 /// A world whose configuration logs in to Redis as the user `lockstep` with these rules.
 async fn world_as(on: On, rules: &str) -> World {
+    world_with(on, rules, "").await
+}
+
+/// The same, with more lines of configuration.
+async fn world_with(on: On, rules: &str, config: &str) -> World {
     let mut setup = Setup::on(on);
+    setup.config = config.into();
     setup.redis.acl = vec!["default on nopass ~* &* +@all".into(), rules.into()];
     setup.postgres = PostgresOptions::default().set("max_slot_wal_keep_size", "1GB");
     let world = World::set_up(setup).await;
@@ -73,4 +79,23 @@ async fn a_channel_that_is_not_granted_is_refused_before_anything_is_published()
     world.store.call("", &["ACL", "SETUSER", "lockstep", "&balance_updates"]).await;
     world.lockstep.run().await;
     world.eventually_equal().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn channels_that_a_row_names_are_not_asked_for_by_their_template() {
+    const KEYS: &str = "[[keys]]\nstring = 'user_balance:$type:$id'\nvalue = '$balance'\n\
+        [[keys]]\npublish = 'updates.$type'\n[[keys]]\npublish = '$user_type.updates'\n\
+        [[keys]]\npublish = 'group_$group'\nwhen = { group = true }\n";
+    let user = readme_user().replace(
+        "&user_updates &balance_updates",
+        "&updates.live &updates.demo &live.updates &demo.updates &group_standard",
+    );
+    let world = world_with(On::Single, &user, KEYS).await;
+    world.lockstep.init().await;
+    world.lockstep.succeed(&["check"]).await;
+    world.lockstep.run().await;
+    world.user("demo", 7, "100").await;
+    world.caught_up().await;
+    assert_eq!(world.store.get("user_balance:demo:7").await.as_deref(), Some("100"));
+    assert_eq!(world.store.call("", &["ACL", "LOG"]).await.items(), [] as [Reply; 0], "nothing was denied");
 }
