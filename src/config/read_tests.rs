@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 
-use super::super::{TableKind, UserType};
+use super::super::{Endpoint, TableKind, UserType};
 use super::*;
 use crate::keyplan::KeyMap;
 
@@ -315,4 +315,32 @@ fn a_root_certificate_without_tls_is_odd() {
     let config = read_with("[redis]\nurl = \"rediss://a\"\nroot_cert = \"/other.pem\"", &env).unwrap();
     assert_eq!(config.redis.root_cert.as_deref(), Some(Path::new("/ca.pem")));
     assert_eq!(config.warnings, [] as [&str; 0]);
+}
+
+#[test]
+fn every_variable_of_the_database_and_of_the_token_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let token_file = folder.path().join("token");
+    std::fs::write(&token_file, "0123456789abcdef0123456789abcdef").unwrap();
+    std::fs::set_permissions(&token_file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let text = "[postgres]\nurl = \"postgres://a@b/c\"\npublication = \"d\"\n[http]\ntoken_file = \"/e\"";
+    let token_path = token_file.display().to_string();
+    let env = [
+        ("LOCKSTEP_POSTGRES_URL", "postgres://ls@db.example:5433/money"),
+        ("LOCKSTEP_PUBLICATION", "money"),
+        ("LOCKSTEP_HTTP_TOKEN_FILE", token_path.as_str()),
+        // libpq's own come behind LOCKSTEP_POSTGRES_URL.
+        ("PGHOST", "elsewhere"),
+        ("PGDATABASE", "another"),
+    ];
+    let config = read_with(text, &env).unwrap();
+    let postgres = &config.postgres;
+    assert_eq!((postgres.user.as_str(), postgres.database.as_str()), ("ls", "money"));
+    assert_eq!(postgres.endpoints, [Endpoint::Tcp("db.example".into(), 5433)]);
+    assert_eq!(postgres.publication, "money");
+    assert_eq!(config.http.token_file.as_deref(), Some(token_file.as_path()));
+    assert_eq!(config.http.token.unwrap().expose(), "0123456789abcdef0123456789abcdef");
+    let errors =
+        read_with("", &[("LOCKSTEP_POSTGRES_URL", "http://a"), ("LOCKSTEP_PUBLICATION", "")]).unwrap_err();
+    assert!(errors.to_string().starts_with("LOCKSTEP_POSTGRES_URL: "), "{errors}");
 }
