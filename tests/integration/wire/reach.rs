@@ -2,6 +2,7 @@
 
 use tokio::net::TcpListener;
 
+use lockstep::lsn::Lsn;
 use lockstep::wire::{Walsender, sql};
 
 use super::{both, configured, refused};
@@ -97,4 +98,34 @@ async fn run_waits_for_a_free_walsender_and_says_so() {
     );
     drop(others);
     world.lockstep.wait_ready().await;
+}
+
+#[tokio::test]
+async fn a_walsender_has_our_name_our_timeout_and_a_watch_on_a_dead_peer() {
+    let options = PostgresOptions::default().set("wal_sender_timeout", "7s").set("tcp_keepalives_idle", "0");
+    let server = Postgres::start(options).await;
+    let mut walsender = Walsender::connect(&configured(&server.url())).await.unwrap();
+    assert_eq!(walsender.query("SHOW wal_sender_timeout").await.unwrap(), [[Some("1min".to_owned())]]);
+    walsender.create_slot("lockstep").await.unwrap();
+    server.sql("CREATE PUBLICATION lockstep").await;
+    let stream = walsender.start_replication("lockstep", Lsn::ZERO, "lockstep").await.unwrap();
+    let named = "SELECT application_name FROM pg_stat_replication";
+    server.eventually_value(named, "lockstep").await;
+    let port = server.value("SELECT client_port FROM pg_stat_replication").await.unwrap().parse().unwrap();
+    let waits =
+        eventually("the kernel is to probe the server", async || keepalive_ms(port, server.port())).await;
+    assert!(waits <= 30_000, "{waits} ms of silence, not the system's two hours");
+    stream.close().await;
+}
+
+/// How long until the kernel probes the peer of a TCP connection on loopback, where it is to:
+/// <https://docs.kernel.org/networking/proc_net_tcp.html>.
+fn keepalive_ms(from: u16, to: u16) -> Option<u64> {
+    const KEEPALIVE: &str = "02";
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let (local, remote) = (format!("0100007F:{from:04X}"), format!("0100007F:{to:04X}"));
+    let fields = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let ours = fields.into_iter().find(|fields| fields[1] == local && fields[2] == remote)?;
+    let (timer, hundredths) = ours[5].split_once(':')?;
+    (timer == KEEPALIVE).then(|| u64::from_str_radix(hundredths, 16).unwrap() * 10)
 }
