@@ -69,3 +69,24 @@ pub const TABLES: &str = "
     CREATE TABLE user_transactions (
         id int PRIMARY KEY, transaction_id text, user_id int, user_type text, type text,
         amount numeric(18,6), status text, admin_id int, notes text);";
+
+/// Every user in every key, and each event once, on servers that the demonstration starts itself.
+async fn the_demo_ends_well(more: &[&str]) {
+    let program = Program::with_url("postgresql://nobody@127.0.0.1:1/none", "");
+    let ended = program.run(&[&["demo", "--seconds", "2"], more].concat()).await;
+    assert_eq!(ended.code, 0, "{ended:#?}");
+    for counted in ["mismatches", "missing", "duplicates", "out of order within a user"] {
+        assert!(ended.line(counted).trim_end().ends_with(" 0"), "{ended:#?}");
+    }
+    ended.line("every key equals the database, every event came exactly once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_ends_well_on_one_redis() {
+    the_demo_ends_well(&[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_ends_well_on_a_cluster() {
+    the_demo_ends_well(&["--cluster"]).await;
+}
