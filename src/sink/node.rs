@@ -19,6 +19,7 @@ use fred::types::config::{Config, ConnectionConfig, PerformanceConfig, ServerCon
 use fred::types::{ClusterHash, CustomCommand, RespVersion, Value};
 use tokio::sync::broadcast;
 use tokio::task::AbortHandle;
+use tracing::{Instrument, Span};
 
 use super::reply::{NodeError, Reply};
 use super::slots::Address;
@@ -90,10 +91,13 @@ pub struct Node {
     address: Address,
     client: Client,
     task: AbortHandle,
+    /// Of this connection, from its login to its end: where it goes, never what it carries.
+    span: Span,
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
+        self.span.in_scope(|| tracing::debug!("closed"));
         self.task.abort();
     }
 }
@@ -104,7 +108,8 @@ impl Node {
     /// # Errors
     /// What went wrong; nothing is left behind.
     pub async fn connect(address: &Address, login: &Login, database: u8) -> Result<Node, NodeError> {
-        Node::open(address, login, database, NOTICE_BACKLOG).await
+        let span = tracing::debug_span!("redis", role = "commands", server = %address);
+        Node::open(address, login, database, NOTICE_BACKLOG, span).await
     }
 
     /// Connects for `CLIENT TRACKING`: what is announced waits for [`Invalidations::next`].
@@ -112,10 +117,17 @@ impl Node {
     /// # Errors
     /// What went wrong; nothing is left behind.
     pub async fn connect_tracking(address: &Address, login: &Login, database: u8) -> Result<Node, NodeError> {
-        Node::open(address, login, database, INVALIDATION_BACKLOG).await
+        let span = tracing::debug_span!("redis", role = "tracking", server = %address);
+        Node::open(address, login, database, INVALIDATION_BACKLOG, span).await
     }
 
-    async fn open(address: &Address, login: &Login, database: u8, backlog: usize) -> Result<Node, NodeError> {
+    async fn open(
+        address: &Address,
+        login: &Login,
+        database: u8,
+        backlog: usize,
+        span: Span,
+    ) -> Result<Node, NodeError> {
         let config = Config {
             server: ServerConfig::new_centralized(address.host.clone(), address.port),
             fail_fast: true,
@@ -145,8 +157,12 @@ impl Node {
             ..PerformanceConfig::default()
         };
         let client = Client::new(config, Some(performance), Some(connection), None);
-        match tokio::time::timeout(CONNECT_TIMEOUT + HANDSHAKE_TIMEOUT, client.init()).await {
-            Ok(Ok(task)) => Ok(Node { address: address.clone(), client, task: task.abort_handle() }),
+        let login = client.init().instrument(span.clone());
+        match tokio::time::timeout(CONNECT_TIMEOUT + HANDSHAKE_TIMEOUT, login).await {
+            Ok(Ok(task)) => {
+                span.in_scope(|| tracing::debug!("connected"));
+                Ok(Node { address: address.clone(), client, task: task.abort_handle(), span })
+            }
             Ok(Err(error)) => Err(classify(&error)),
             Err(_) => Err(NodeError::TimedOut),
         }

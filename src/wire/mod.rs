@@ -15,6 +15,7 @@ pub mod sql;
 mod sqlstate;
 mod stream;
 mod tls;
+mod trace;
 mod tripwire;
 mod walsender;
 

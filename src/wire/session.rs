@@ -7,10 +7,12 @@ use postgres_protocol::message::backend::{DataRowBody, Message, ParameterStatusB
 use postgres_protocol::message::frontend;
 use tokio::io::AsyncWriteExt;
 use tokio_postgres::fallible_iterator::FallibleIterator;
+use tracing::Instrument;
 
 use super::framing::{Inbound, Incoming};
 use super::link::Link;
 use super::sqlstate::Peer;
+use super::trace::Trace;
 use super::{auth, socket};
 use crate::config::{Endpoint, Postgres};
 use crate::error::{Error, Result};
@@ -44,17 +46,21 @@ pub(super) struct Session {
     pub(super) major: u32,
     /// A command was sent whose `ReadyForQuery` has not been read: its caller may have gone away.
     unfinished: bool,
+    /// `None` until the login has succeeded.
+    pub(super) trace: Option<Trace>,
 }
 
 impl Session {
-    /// Connects to the first endpoint that can be reached.
-    pub(super) async fn connect(pg: &Postgres) -> Result<Session> {
+    /// Connects to the first endpoint that can be reached; `role` is what the log calls the connection.
+    pub(super) async fn connect(pg: &Postgres, role: &'static str) -> Result<Session> {
         let mut last = Error::definite("no postgres server is named", "set postgres.url");
         for endpoint in &pg.endpoints {
             let start = |link| Session::start(pg, endpoint, link);
-            match socket::log_in(pg, endpoint, start).await {
+            let span = Trace::span(role, endpoint);
+            match socket::log_in(pg, endpoint, start).instrument(span.clone()).await {
                 Err(error) if error.is_transient() => last = error,
-                done => return done,
+                Err(error) => return Err(error),
+                Ok(session) => return Ok(Session { trace: Some(Trace::connected(span)), ..session }),
             }
         }
         Err(last)
@@ -62,7 +68,7 @@ impl Session {
 
     async fn start(pg: &Postgres, endpoint: &Endpoint, link: Link) -> Result<Session> {
         let (inbound, out, peer) = (Inbound::default(), BytesMut::new(), Peer::new(pg, Some(endpoint)));
-        let mut session = Session { link, inbound, out, peer, major: 0, unfinished: false };
+        let mut session = Session { link, inbound, out, peer, major: 0, unfinished: false, trace: None };
         let options = options(pg, &format!("-c wal_sender_timeout={WAL_SENDER_TIMEOUT_MS}"));
         let parameters = [
             ("user", pg.user.as_str()),

@@ -8,12 +8,13 @@ use std::io;
 use tokio_postgres::Client;
 use tokio_postgres::config::{SslMode, SslNegotiation};
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use super::link::Link;
 use super::session::options;
 use super::socket;
 use super::sqlstate::Peer;
+use super::trace::Trace;
 use crate::config::{Endpoint, Postgres};
 use crate::error::{Error, Result};
 
@@ -24,7 +25,9 @@ use crate::error::{Error, Result};
 pub async fn connect(pg: &Postgres) -> Result<Client> {
     let mut last = Error::definite("no postgres server is named", "set postgres.url");
     for endpoint in &pg.endpoints {
-        match socket::log_in(pg, endpoint, |link| start(pg, endpoint, link)).await {
+        let span = Trace::span("sql", endpoint);
+        let start = |link| start(pg, endpoint, span.clone(), link);
+        match socket::log_in(pg, endpoint, start).instrument(span.clone()).await {
             Err(error) if error.is_transient() => last = error,
             done => return done,
         }
@@ -32,7 +35,7 @@ pub async fn connect(pg: &Postgres) -> Result<Client> {
     Err(last)
 }
 
-async fn start(pg: &Postgres, endpoint: &Endpoint, link: Link) -> Result<Client> {
+async fn start(pg: &Postgres, endpoint: &Endpoint, span: Span, link: Link) -> Result<Client> {
     let mut config = tokio_postgres::Config::new();
     config
         .user(&pg.user)
@@ -50,14 +53,15 @@ async fn start(pg: &Postgres, endpoint: &Endpoint, link: Link) -> Result<Client>
     let peer = Peer::new(pg, Some(endpoint));
     let (client, connection) =
         config.connect_raw(link, Established).await.map_err(|error| translate(&peer, &error))?;
-    let span = tracing::info_span!("sql", server = %endpoint);
+    let trace = Trace::connected(span);
     let driver = async move {
         // Each statement's caller is told by its own error.
         if let Err(error) = connection.await {
-            tracing::debug!(error = %translate(&peer, &error), "sql connection ended");
+            trace.within(|| tracing::debug!(error = %translate(&peer, &error), "the connection ended"));
         }
+        drop(trace);
     };
-    tokio::spawn(driver.instrument(span));
+    tokio::spawn(driver);
     Ok(client)
 }
 

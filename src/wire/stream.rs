@@ -17,6 +17,7 @@ use super::framing::{Inbound, Incoming, replication_frame};
 use super::link::Link;
 use super::session::Session;
 use super::sqlstate::Peer;
+use super::trace::Trace;
 use crate::error::{Error, Result};
 use crate::lsn::Lsn;
 
@@ -46,12 +47,13 @@ pub struct Stream {
     queued: Option<Status>,
     peer: Peer,
     unflushed: bool,
+    trace: Option<Trace>,
 }
 
 impl Stream {
     pub(super) fn new(session: Session) -> Stream {
-        let Session { link, inbound, out, peer, .. } = session;
-        Stream { link, inbound, out, queued: None, peer, unflushed: false }
+        let Session { link, inbound, out, peer, trace, .. } = session;
+        Stream { link, inbound, out, queued: None, peer, unflushed: false, trace }
     }
 
     /// The next frame; sends queued status meanwhile. Cancel-safe.
@@ -132,7 +134,10 @@ impl Stream {
             self.link.shutdown().await.map_err(|error| self.peer.lost(&error))
         };
         let ended: Result<Result<(), Error>, _> = timeout(CLOSE_TIMEOUT, goodbye).await;
-        tracing::debug!(clean = matches!(ended, Ok(Ok(()))), "replication stream closed");
+        let clean = matches!(ended, Ok(Ok(())));
+        if let Some(trace) = &self.trace {
+            trace.within(|| tracing::debug!(clean, "the stream was ended"));
+        }
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

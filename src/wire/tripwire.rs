@@ -22,7 +22,7 @@ impl Tripwire {
     /// # Errors
     /// As [`Walsender::connect`](super::Walsender::connect).
     pub async fn connect(pg: &Postgres) -> Result<Tripwire> {
-        Ok(Tripwire { session: Session::connect(pg).await? })
+        Ok(Tripwire { session: Session::connect(pg, "tripwire").await? })
     }
 
     /// Returns once the server ends this connection: close the stream at once. Cancel-safe.

@@ -43,7 +43,7 @@ impl Walsender {
     /// # Errors
     /// With the cure where one is known; transient where waiting may help.
     pub async fn connect(pg: &Postgres) -> Result<Walsender> {
-        Ok(Walsender { session: Session::connect(pg).await? })
+        Ok(Walsender { session: Session::connect(pg, "walsender").await? })
     }
 
     /// The server's major version.

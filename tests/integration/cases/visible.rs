@@ -96,3 +96,28 @@ async fn no_snapshot_trusts_what_redis_holds() {
     world.caught_up().await;
     assert!(!world.store.exists("user_balance:live:7").await);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_names_the_server_of_every_connection() {
+    let mut setup = Setup::on(On::Single);
+    setup.config = "[log]\nlevel = \"info,lockstep=debug\"".into();
+    let world = World::running_as(setup).await;
+    world.user("live", 7, "100").await;
+    world.caught_up().await;
+    assert_eq!(world.lockstep.sigterm().await.code(), Some(0));
+    let log = world.lockstep.log();
+    let (postgres, redis) = (world.postgres.port(), world.store.single().port());
+    for (what, port) in [
+        ("postgres{role=\"sql\" server=", postgres),
+        ("postgres{role=\"walsender\" server=", postgres),
+        ("postgres{role=\"tripwire\" server=", postgres),
+        ("redis{role=\"commands\" server=", redis),
+        ("redis{role=\"tracking\" server=", redis),
+    ] {
+        for event in ["connected", "closed"] {
+            let span = format!("{what}127.0.0.1:{port}}}");
+            let told = log.lines().any(|line| line.contains(&span) && line.contains(event));
+            assert!(told, "{span} {event} is not in: {log}");
+        }
+    }
+}
