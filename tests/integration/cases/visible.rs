@@ -1,6 +1,6 @@
 //! What an operator sees: health, readiness, metrics, and what `run` refuses.
 
-use crate::harness::{On, Setup, World, eventually};
+use crate::harness::{Mode, On, Setup, World, eventually};
 
 /// CONTRACT section 7.
 const METRICS: [&str; 24] = [
@@ -119,5 +119,62 @@ async fn the_log_names_the_server_of_every_connection() {
             let told = log.lines().any(|line| line.contains(&span) && line.contains(event));
             assert!(told, "{span} {event} is not in: {log}");
         }
+    }
+}
+
+/// Texts that stand in rows and configurations of this test and nowhere else.
+const ROW_DATA: [&str; 8] = [
+    "ann@example.com",
+    "31337.5",
+    "41414.5",
+    "argon2-secret",
+    "PASSWORD-of-redis",
+    "evil",
+    "user-4711",
+    "an-operators-token",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_holds_no_row_data() {
+    let schema = include_str!("../harness/schema.sql");
+    let mut setup = Setup::on(On::Single);
+    setup.schema = Some(
+        schema.replace("id                  int", "id text").replace("user_id        int", "user_id text"),
+    );
+    setup.redis.password = Some("PASSWORD-of-redis".into());
+    let world = World::running_as(setup).await;
+    let insert = "INSERT INTO users (id, user_type, email, password_hash, wallet_balance)";
+    let row = |id: &str, balance: &str| {
+        format!("{insert} VALUES ('{id}', 'live', 'ann@example.com', 'argon2-secret', {balance});")
+    };
+    world.sql(&(row("user-4711", "31337.5") + &row("{evil}", "31337.5") + &row("evil-too", "'NaN'"))).await;
+    world.sql("UPDATE users SET wallet_balance = 'NaN' WHERE id = 'user-4711'").await;
+    world.sql("UPDATE users SET wallet_balance = 41414.5, leverage = 5 WHERE id <> 'evil-too'").await;
+    world.store.call("", &["SET", "user:{live:user-4711}:portfolio", "31337.5"]).await;
+    world.sql("UPDATE users SET wallet_balance = 31337.5, email = 'ann@example.com' || chr(10) WHERE id <> 'evil-too'").await;
+    world
+        .sql(
+            "INSERT INTO user_transactions (transaction_id, user_id, user_type, type, amount, status, user_email) \
+             VALUES ('evil-row', 'user-4711', 'live', 'deposit', 'NaN', 'completed', 'ann@example.com')",
+        )
+        .await;
+    world.caught_up().await;
+    let said = "cannot be written";
+    eventually("the user was read again", async || world.lockstep.log().contains(said).then_some(())).await;
+    // An outage of each side.
+    world.store.single().restart().await;
+    world.sql("UPDATE users SET wallet_balance = 41414.5 WHERE id <> 'evil-too'").await;
+    world.caught_up().await;
+    world.postgres.stop(Mode::Fast).await;
+    let body = eventually("the outage is told", async || {
+        let (status, body) = world.lockstep.http("GET", "/readyz").await.ok()?;
+        (status == 503 && body.contains("postgres")).then_some(body)
+    })
+    .await;
+    let log = world.lockstep.log();
+    assert!(log.contains("touches no key") && log.contains("could not be applied as written"), "{log}");
+    for said in [&log, &body] {
+        let found: Vec<&str> = ROW_DATA.into_iter().filter(|text| said.contains(text)).collect();
+        assert_eq!(found, [] as [&str; 0], "in: {said}");
     }
 }
