@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use crate::backoff::Outage;
 use crate::balance::Mapping;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::error::{Error, Result};
 use crate::health::Health;
 use crate::http;
@@ -20,6 +20,7 @@ use crate::pipeline::{Parts, Pipeline};
 use crate::resync::{self, Reader};
 use crate::sink::{self, Sink, SinkState};
 use crate::supervise::Supervisor;
+use crate::wire;
 
 /// Chunks that wait in the channel; each holds about `load.chunk_rows` users.
 const ERRANDS: usize = 4;
@@ -109,9 +110,11 @@ pub async fn run(config: Config, key_map: KeyMap, options: RunOptions) -> Result
     }
 }
 
-/// Connects as often as it takes; a definite fault is one a person must mend.
+/// Connects as often as it takes; a definite fault is one a person must mend. Where Redis is away, the database's
+/// refusal is told at once: who mends the one should know of the other.
 async fn connect_sink(config: &Config, options: sink::Options, health: &Health) -> Result<Sink> {
     let mut outage = Outage::new(CONNECT_FIRST, CONNECT_LIMIT, u64::from(std::process::id()));
+    let mut login_checked = false;
     loop {
         let fault = match Sink::connect(&config.redis, options.clone()).await {
             Err(fault) if fault.is_transient() => fault,
@@ -126,7 +129,19 @@ async fn connect_sink(config: &Config, options: sink::Options, health: &Health) 
             tracing::warn!(%fault, "redis cannot be reached; trying again");
         }
         health.tell(|facts| facts.redis_fault = Some(fault.to_string()));
-        tokio::time::sleep(outage.next_delay()).await;
+        let pause = tokio::time::sleep(outage.next_delay());
+        match std::mem::replace(&mut login_checked, true) {
+            true => pause.await,
+            false => tokio::join!(pause, login_holds(&config.postgres)).1?,
+        }
+    }
+}
+
+/// Whether the database lets this role in, as far as that can be said now.
+async fn login_holds(postgres: &config::Postgres) -> Result<()> {
+    match wire::sql::connect(postgres).await {
+        Err(refusal) if !refusal.is_transient() => Err(refusal),
+        _ => Ok(()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Mistakes of operators: one message with the fact and the cure, the right exit code, no panic.
 
 use crate::harness::lockstep::Finished;
-use crate::harness::{Lockstep, On, Setup, World};
+use crate::harness::{Lockstep, On, Setup, World, eventually};
 
 /// What holds for every mistake.
 fn assert_plain(finished: &Finished, code: i32, words: &[&str]) {
@@ -76,7 +76,12 @@ async fn a_wrong_password_is_a_plain_message() {
     world.sql("CREATE ROLE reader LOGIN SUPERUSER PASSWORD 'right'").await;
     let url = format!("postgresql://reader:hunter2@127.0.0.1:{}/postgres", world.postgres.port());
     let lockstep = Lockstep::new(&url, &world.store.urls(), "");
-    assert_plain(&lockstep.finish(&["init"]).await, 1, &["reader", "password"]);
+    for (command, code) in [("init", 1), ("run", 1), ("status", 1), ("drop", 1), ("check", 3)] {
+        assert_plain(&lockstep.finish(&[command]).await, code, &["refuses the password of role", "reader"]);
+    }
+    // Nobody has to mend Redis first to learn it.
+    let lockstep = Lockstep::new(&url, &["redis://127.0.0.1:1".into()], "");
+    assert_plain(&lockstep.finish(&["run"]).await, 1, &["refuses the password of role", "reader"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -97,6 +102,7 @@ async fn a_server_without_logical_wal_is_told_how_to_get_it() {
     setup.postgres = setup.postgres.set("wal_level", "replica");
     let world = World::set_up(setup).await;
     assert_plain(&world.lockstep.finish(&["init"]).await, 1, &["wal_level", "logical"]);
+    assert_plain(&world.lockstep.finish(&["run"]).await, 1, &["wal_level", "logical", "restart PostgreSQL"]);
     assert_plain(&world.lockstep.finish(&["check"]).await, 3, &["wal_level", "logical"]);
 }
 
@@ -143,8 +149,43 @@ async fn a_second_instance_waits_for_the_slot() {
     world.credit(7, "1").await;
     world.eventually_equal().await;
     assert!(second.exited().is_none(), "it stands by");
+    let attempts = async || (second.metric("lockstep_postgres_reconnects_total").await >= 3.0).then_some(());
+    eventually("it has looked more than once", attempts).await;
+    let (status, body) = second.http("GET", "/readyz").await.unwrap();
+    assert!(status == 503 && body.contains("another instance holds the slot"), "{status} {body}");
+    assert_eq!(second.log().matches("slot \"lockstep\" streams to pid").count(), 1, "{}", second.log());
     world.lockstep.kill9();
     world.credit(7, "1").await;
     world.eventually_equal().await;
     assert_eq!(second.metric("lockstep_leader").await, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drop_names_who_streams_from_the_slot() {
+    let world = World::running(On::Single).await;
+    let pid = world.postgres.value("SELECT active_pid FROM pg_replication_slots").await.unwrap();
+    let who = format!("slot \"lockstep\" streams to pid {pid} (lockstep");
+    assert_plain(&world.lockstep.finish(&["drop", "--yes"]).await, 1, &[&who, "stop that program"]);
+    assert_eq!(world.postgres.value("SELECT count(*) FROM pg_publication").await.as_deref(), Some("1"));
+    world.user("live", 7, "100").await;
+    world.eventually_equal().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_command_tells_how_it_is_used() {
+    let lockstep = Lockstep::new("postgresql://nobody@127.0.0.1:1/none", &["redis://127.0.0.1:1".into()], "");
+    let whole = lockstep.succeed(&["--help"]).await;
+    // A long description goes on in lines that stand further in.
+    let is_command = |line: &&str| line.starts_with("  ") && !line.starts_with("   ");
+    let listed = whole.lines().skip_while(|line| *line != "Commands:").take_while(|line| !line.is_empty());
+    let commands: Vec<&str> =
+        listed.filter(is_command).filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(
+        ["run", "init", "check", "status", "drop"].iter().all(|known| commands.contains(known)),
+        "{whole}"
+    );
+    for command in commands.into_iter().filter(|command| *command != "help") {
+        let told = lockstep.succeed(&[command, "--help"]).await;
+        assert!(told.contains("--config <FILE>") && told.contains(&format!("lockstep {command}")), "{told}");
+    }
 }
