@@ -115,12 +115,12 @@ impl Layout {
         Some(Refusal::Missing { column: Arc::clone(&gap.column) })
     }
 
-    /// The constant user type.
     /// Whether ids are JSON numbers.
     pub(super) fn numeric_id(&self) -> bool {
         self.numeric_id
     }
 
+    /// The user type of every row, where no column tells it.
     pub(super) fn constant_type(&self) -> Option<Arc<str>> {
         self.constant_type.clone()
     }

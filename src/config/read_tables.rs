@@ -2,7 +2,7 @@
 
 use super::mistake::Mistakes;
 use super::section::{Found, Section};
-use super::tables::{TableKind, TableSpec, UserType, parse_table_name};
+use super::tables::{MAX_NAME_BYTES, TableKind, TableSpec, UserType, is_sound_type, parse_table_name};
 
 /// Reads every table, then what only all of them together can get wrong.
 pub(super) fn read(sections: Vec<Found<Section<'_>>>, mistakes: &Mistakes) -> Vec<TableSpec> {
@@ -95,10 +95,12 @@ fn read_user_type(
             mistakes.add(&constant.place, fact, "keep the constant user_type, or the column, not both");
             None
         }
-        (Some(constant), None) if !is_key_safe(&constant.value) => {
+        (Some(constant), None) if !is_sound_type(&constant.value) => {
             let fact =
                 format!("user_type {:?} makes keys that collide or lose their hash tag", constant.value);
-            let cure = "use a type that is not empty and has no {, }, : or control characters";
+            let cure = format!(
+                "use a type of 1 to {MAX_NAME_BYTES} bytes that has no {{, }}, : or control characters"
+            );
             mistakes.add(&constant.place, fact, cure);
             None
         }
@@ -115,11 +117,6 @@ fn read_user_type(
             _ => Some(UserType::Column("user_type".into())),
         },
     }
-}
-
-/// Whether a user type leaves the braces of `{T:U}` whole.
-fn is_key_safe(user_type: &str) -> bool {
-    !user_type.is_empty() && !user_type.contains(|c: char| "{}:".contains(c) || c.is_control())
 }
 
 fn clashes(table: &TableSpec, earlier: &[TableSpec], place: &str, mistakes: &Mistakes) {

@@ -239,6 +239,8 @@ kind = "users"
 user_type = "e"
 user_type_column = "e"
 "#;
+    let long = format!("[[tables]]\nname = \"f\"\nkind = \"users\"\nuser_type = \"{}\"", "x".repeat(513));
+    assert_mistakes(&long, &["use a type of 1 to 512 bytes"]);
     assert_mistakes(
         text,
         &[

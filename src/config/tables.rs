@@ -49,6 +49,9 @@ pub const TRANSACTION_COLUMNS: [&str; 11] = [
 /// How many of [`TRANSACTION_COLUMNS`] an event tells of each completed row.
 pub const TOLD_TRANSACTION_COLUMNS: usize = 8;
 
+/// Longest user type and id, in bytes: they are part of every key and every message.
+pub const MAX_NAME_BYTES: usize = 512;
+
 /// `[[tables]]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableSpec {
@@ -162,6 +165,18 @@ impl fmt::Display for TableSpec {
     }
 }
 
+/// Whether a text can stand as the `T` of a key: a brace would open or close the hash tag, a colon would
+/// make two users one.
+pub fn is_sound_type(text: &str) -> bool {
+    is_sound_id(text) && !text.contains(':')
+}
+
+/// Whether a text can stand as the `U` of a key.
+pub fn is_sound_id(text: &str) -> bool {
+    (1..=MAX_NAME_BYTES).contains(&text.len())
+        && !text.chars().any(|c| matches!(c, '{' | '}') || c.is_control())
+}
+
 /// Splits `schema.table` as SQL does: parts may stand in double quotes, unquoted ones are folded to
 /// lower case, one part alone is a table of `public`.
 pub fn parse_table_name(text: &str) -> Option<(String, String)> {
@@ -232,5 +247,18 @@ mod tests {
             narrow.followed(["group", "id", "wallet_balance", "user_type"]),
             ["id", "wallet_balance", "user_type"]
         );
+    }
+
+    #[test]
+    fn what_would_break_a_hash_tag_is_no_name() {
+        for id in ["1", "a:b", "ünïcode-用户", "*", "[x]?", "a b"] {
+            assert!(is_sound_id(id), "{id}");
+        }
+        let long = "x".repeat(MAX_NAME_BYTES + 1);
+        for id in ["", "{", "a}b", "a\nb", "\u{7f}", "\u{85}", &long] {
+            assert!(!is_sound_id(id), "{id:?}");
+            assert!(!is_sound_type(id), "{id:?}");
+        }
+        assert!(is_sound_type("live") && !is_sound_type("li:ve"));
     }
 }

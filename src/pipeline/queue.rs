@@ -64,11 +64,6 @@ impl Queue {
         self.events
     }
 
-    /// Whether nothing waits, not even the end of a window.
-    pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
-    }
-
     /// When the oldest waiting event committed.
     pub fn oldest_commit(&self) -> Option<PgTime> {
         self.items.iter().find_map(|item| match item {

@@ -252,24 +252,6 @@ impl Invalidations {
         let announced = self.0.recv().await.ok()?;
         Some(announced.keys.into_iter().map(fred::types::Key::into_bytes).collect())
     }
-
-    /// An announcement that is already here.
-    pub fn ready(&mut self) -> Result<Vec<Bytes>, NothingReady> {
-        match self.0.try_recv() {
-            Ok(announced) => Ok(announced.keys.into_iter().map(fred::types::Key::into_bytes).collect()),
-            Err(broadcast::error::TryRecvError::Empty) => Err(NothingReady::Empty),
-            Err(_) => Err(NothingReady::Lost),
-        }
-    }
-}
-
-/// Why no announcement was ready.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NothingReady {
-    /// None has come.
-    Empty,
-    /// Some were dropped, or the connection is gone.
-    Lost,
 }
 
 fn classify(error: &fred::error::Error) -> NodeError {

@@ -108,12 +108,6 @@ impl Assembler {
         matches!(self.state, State::Idle)
     }
 
-    /// Forgets the open transaction and all tables: a new connection sends both again.
-    pub fn reset(&mut self) {
-        self.state = State::Idle;
-        self.relations.clear();
-    }
-
     fn begin(&mut self, begin: Begin) -> Result<(), AssemblyError> {
         if let State::InTransaction(open) = &self.state {
             let commit_lsn = open.commit.commit_lsn;

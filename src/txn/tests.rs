@@ -179,21 +179,6 @@ fn messages_out_of_place_are_refused() {
 }
 
 #[test]
-fn a_reset_forgets_the_open_transaction_and_the_tables() {
-    let mut assembler = assembler(WIDE);
-    push_all(&mut assembler, [begin(16), insert(USERS, "1")]).unwrap();
-    assert!(!assembler.is_idle());
-    assembler.reset();
-    assert!(assembler.is_idle());
-    let again = [begin(16), described(USERS, &["id"]), insert(USERS, "1"), commit(16)];
-    assert_eq!(ordinals(&push_all(&mut assembler, again).unwrap()), [[1]]);
-    assert_eq!(
-        push_all(&mut assembler, [begin(32), insert(AUDIT, "1")]).unwrap_err(),
-        AssemblyError::UnknownRelation { oid: AUDIT }
-    );
-}
-
-#[test]
 fn transaction_ids_are_widened_across_the_epoch() {
     let mut assembler = Assembler::new(WIDE, Xid64(7 << 32 | 0xFFFF_FFF0), "lockstep:s");
     let mut xid = |xid| {
