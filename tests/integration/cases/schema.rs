@@ -87,6 +87,66 @@ async fn a_followed_column_that_is_dropped_under_load_is_named_until_it_is_back(
     world.eventually_equal().await;
 }
 
+/// The README's order: configuration, `init`, the DDL, `run` again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_that_is_taken_out_as_the_readme_says_can_be_dropped() {
+    let world = World::running(On::Single).await;
+    world.user("live", 7, "100").await;
+    world.caught_up().await;
+    let columns = "email, leverage, margin, net_profit, account_number, group, status, is_active, country_id, \
+        sending_orders, mam_status, pam_id, pam_status, copy_trading_wallet, copytrader_id, copytrading_status, \
+        created_at, updated_at";
+    let columns: Vec<&str> = columns.split(", ").collect();
+    let tables = format!(
+        "[[tables]]\nname = 'users'\nkind = 'users'\nuser_type_column = 'user_type'\ncolumns = {columns:?}\n\
+         [[tables]]\nname = 'user_transactions'\nkind = 'transactions'\n"
+    );
+    world.lockstep.configure(&(world.lockstep.configuration() + &tables));
+    world.lockstep.init().await;
+    world.sql("ALTER TABLE users DROP COLUMN mam_id").await;
+    world.credit(7, "1").await;
+    eventually("the running instance names what it was told to follow", async || {
+        let (status, body) = world.lockstep.http("GET", "/readyz").await.ok()?;
+        (status == 503 && body.contains("mam_id")).then_some(())
+    })
+    .await;
+    assert_eq!(world.lockstep.sigterm().await.code(), Some(0));
+    world.lockstep.run().await;
+    world.credit(7, "1").await;
+    world.caught_up().await;
+    world.lockstep.wait_ready().await;
+    world.assert_equal().await;
+}
+
+/// A limit of PostgreSQL's that the README names; it goes away when this fails.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_is_truncated_by_its_own_name_is_not_in_the_stream() {
+    let mut setup = Setup::on(On::Single);
+    setup.schema = Some(
+        "CREATE TABLE users (id int, user_type text, wallet_balance numeric(18,6), PRIMARY KEY (id, user_type))
+            PARTITION BY LIST (user_type);
+         CREATE TABLE live PARTITION OF users FOR VALUES IN ('live');
+         CREATE TABLE demo PARTITION OF users FOR VALUES IN ('demo');
+         CREATE TABLE user_transactions (id int PRIMARY KEY, transaction_id text, user_id int, user_type text,
+            type text, amount numeric(18,6), status text)"
+            .into(),
+    );
+    let world = World::running_as(setup).await;
+    let insert = "INSERT INTO users VALUES (1, 'live', 10), (2, 'demo', 20)";
+    world.sql(insert).await;
+    world.sql("TRUNCATE users").await;
+    world.caught_up().await;
+    world.assert_equal().await;
+    world.sql(insert).await;
+    world.sql("TRUNCATE live").await;
+    world.caught_up().await;
+    assert_eq!(world.store.get("user_balance:live:1").await.as_deref(), Some("10"));
+    // The same with DELETE is.
+    world.sql("DELETE FROM demo").await;
+    world.caught_up().await;
+    assert_eq!(world.store.get("user_balance:demo:2").await, None);
+}
+
 const SPLIT: &str = "\
     CREATE TABLE live_users (id int PRIMARY KEY, email text, wallet_balance numeric(18,6), \"group\" text);
     CREATE TABLE demo_users (id int PRIMARY KEY, wallet_balance numeric(18,6));
