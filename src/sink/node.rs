@@ -17,7 +17,7 @@ use fred::error::ErrorKind;
 use fred::interfaces::{ClientLike, TrackingInterface};
 use fred::types::config::{Config, ConnectionConfig, PerformanceConfig, ServerConfig, TcpConfig};
 use fred::types::{ClusterHash, CustomCommand, RespVersion, Value};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio::task::AbortHandle;
 use tracing::{Instrument, Span};
 
@@ -91,6 +91,8 @@ pub struct Node {
     address: Address,
     client: Client,
     task: AbortHandle,
+    /// Ends with the connection.
+    alive: watch::Receiver<()>,
     /// Of this connection, from its login to its end: where it goes, never what it carries.
     span: Span,
 }
@@ -161,7 +163,13 @@ impl Node {
         match tokio::time::timeout(CONNECT_TIMEOUT + HANDSHAKE_TIMEOUT, login).await {
             Ok(Ok(task)) => {
                 span.in_scope(|| tracing::debug!("connected"));
-                Ok(Node { address: address.clone(), client, task: task.abort_handle(), span })
+                let (end, alive) = watch::channel(());
+                let abort = task.abort_handle();
+                tokio::spawn(async move {
+                    let _ = task.await;
+                    drop(end);
+                });
+                Ok(Node { address: address.clone(), client, task: abort, alive, span })
             }
             Ok(Err(error)) => Err(classify(&error)),
             Err(_) => Err(NodeError::TimedOut),
@@ -182,7 +190,7 @@ impl Node {
     ///
     /// They are one write, and their replies wake the caller once.
     pub async fn start(&self, commands: Vec<Command>) -> Sent {
-        let mut batch = Box::pin(batch(self.client.clone(), commands));
+        let mut batch = Box::pin(batch(self.client.clone(), self.alive.clone(), commands));
         // The first poll puts the commands on the connection's queue.
         match futures_util::poll!(batch.as_mut()) {
             Poll::Ready(replies) => Sent(Box::pin(std::future::ready(replies))),
@@ -204,6 +212,10 @@ impl Node {
     }
 }
 
+fn lost() -> NodeError {
+    NodeError::Disconnected("the connection was lost".to_owned())
+}
+
 type Replies = Vec<Result<Reply, NodeError>>;
 
 /// Commands that are on their way. Dropping it forgets the replies, not the commands.
@@ -212,8 +224,7 @@ pub struct Sent(Pin<Box<dyn Future<Output = Replies> + Send>>);
 impl Sent {
     /// Where there is no connection to write commands to.
     pub fn unsent(commands: usize) -> Sent {
-        let lost = NodeError::Disconnected("the connection was lost".to_owned());
-        Sent(Box::pin(std::future::ready(vec![Err(lost); commands])))
+        Sent(Box::pin(std::future::ready(vec![Err(lost()); commands])))
     }
 
     /// Waits for the replies, one for each command: Redis' own, or the connection's failure.
@@ -222,7 +233,7 @@ impl Sent {
     }
 }
 
-async fn batch(client: Client, commands: Vec<Command>) -> Replies {
+async fn batch(client: Client, mut alive: watch::Receiver<()>, commands: Vec<Command>) -> Replies {
     let count = commands.len();
     let pipeline = client.pipeline();
     for command in commands {
@@ -233,7 +244,12 @@ async fn batch(client: Client, commands: Vec<Command>) -> Replies {
             return vec![Err(classify(&error)); count];
         }
     }
-    let replies = pipeline.try_all::<Value>().await;
+    // fred queues what is sent after the connection ended, until it times out.
+    let replies = tokio::select! {
+        biased;
+        replies = pipeline.try_all::<Value>() => replies,
+        _ = alive.changed() => return vec![Err(lost()); count],
+    };
     match replies.as_slice() {
         // A connection that failed answers once for all.
         [Err(error)] => vec![Err(classify(error)); count],

@@ -260,3 +260,20 @@ async fn records_are_read_back() {
     sink.remove_records().await.unwrap();
     assert_eq!(sink.read_records().await.unwrap().nodes[0].checkpoint, None);
 }
+
+/// A command that is written to a connection which ended must not wait for its timeout.
+#[tokio::test]
+async fn a_redis_that_was_restarted_is_written_at_once() {
+    let redis = Redis::start(RedisOptions::default()).await;
+    let metrics = Metrics::new().unwrap().sink;
+    let settings = config::Redis::parse(&[redis.url()]).unwrap();
+    let options = Options { metrics: metrics.clone(), slot: "lockstep".to_owned(), derived_prefixes: vec![] };
+    let mut sink = Sink::connect(&settings, options).await.unwrap();
+    for round in 1..=3 {
+        sink.apply(&stream(vec![change("7", 10 * round, "1")])).await.unwrap();
+        redis.restart().await;
+        sink.apply(&stream(vec![change("7", 10 * round + 1, "2")])).await.unwrap();
+    }
+    assert_eq!(metrics.operations.with_label_values(&["timeout"]).get(), 0);
+    assert!(metrics.operations.with_label_values(&["disconnected"]).get() >= 1);
+}
