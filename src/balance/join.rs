@@ -49,8 +49,20 @@ struct State {
 }
 
 impl Window {
-    /// Applies a row at `ordinal` to the user's draft.
+    /// Applies a row of a users table at `ordinal` to the user's draft.
     pub(super) fn touch(&mut self, user: &User, ordinal: u32, apply: impl FnOnce(&mut Draft)) {
+        self.draft(user, ordinal, |draft| {
+            draft.user.numeric_id = user.numeric_id;
+            apply(draft);
+        });
+    }
+
+    /// Takes a completed row of `user_transactions` at `ordinal`.
+    pub(super) fn complete(&mut self, read: Read, ordinal: u32) {
+        self.draft(&read.user.clone(), ordinal, |draft| draft.complete(read));
+    }
+
+    fn draft(&mut self, user: &User, ordinal: u32, apply: impl FnOnce(&mut Draft)) {
         let found = if self.drafts.len() <= SCANNED_USERS {
             self.drafts.iter().position(|draft| draft.user == *user)
         } else {
@@ -72,11 +84,23 @@ impl Window {
         }
     }
 
-    /// Makes the events of all users, in the order of their last rows.
-    pub(super) fn flush(&mut self, commit: &Arc<CommitInfo>, out: &mut Vec<Output>) {
+    /// Makes the events of all users, in the order of their last rows. `numeric_ids` says how the users table of
+    /// a type has its ids, where it is known: nothing but a completed row may have come of a user.
+    pub(super) fn flush(
+        &mut self,
+        commit: &Arc<CommitInfo>,
+        numeric_ids: impl Fn(&str) -> Option<bool>,
+        out: &mut Vec<Output>,
+    ) {
         // One row may delete a user and create another at the same ordinal: the deleted comes first.
         self.drafts.sort_by_key(|draft| (draft.ordinal, !matches!(draft.row, LastRow::Deleted)));
-        out.extend(self.drafts.drain(..).map(|draft| Output::Event(Box::new(draft.event(commit)))));
+        out.extend(self.drafts.drain(..).map(|mut draft| {
+            if matches!(draft.row, LastRow::None) {
+                let known = numeric_ids(&draft.user.user_type);
+                draft.user.numeric_id = known.unwrap_or(draft.user.numeric_id);
+            }
+            Output::Event(Box::new(draft.event(commit)))
+        }));
         self.index.clear();
     }
 }
@@ -113,8 +137,7 @@ impl Draft {
         self.row = LastRow::Deleted;
     }
 
-    /// A completed row of `user_transactions`.
-    pub(super) fn complete(&mut self, read: Read) {
+    fn complete(&mut self, read: Read) {
         self.doubt = self.doubt.take().or(read.doubt);
         self.completed.push(Completed { fields: read.fields });
     }

@@ -59,7 +59,7 @@ impl Mapping {
                 if matches!(layout.rows, Rows::Users { .. }) {
                     let (user_type, commit) = (layout.constant_type(), Arc::clone(&transaction.commit));
                     let numeric_id = layout.numeric_id();
-                    window.flush(&transaction.commit, &mut out);
+                    window.flush(&transaction.commit, |of| numeric_ids(&self.relations, of), &mut out);
                     out.push(Output::Truncated(Truncated { user_type, numeric_id, commit, position }));
                 }
                 continue;
@@ -77,7 +77,7 @@ impl Mapping {
                 refused.push(Output::Refused(Refused { table, reason, commit, position }));
             }
         }
-        window.flush(&transaction.commit, &mut out);
+        window.flush(&transaction.commit, |of| numeric_ids(&self.relations, of), &mut out);
         out.append(&mut refused);
         self.window = window;
         out
@@ -153,6 +153,21 @@ impl Mapping {
     }
 }
 
+/// Whether the ids of a user type are numbers in its users table; `None` where that was not described yet.
+fn numeric_ids(relations: &[Seen], user_type: &str) -> Option<bool> {
+    let layouts = relations.iter().filter_map(|seen| seen.layout.as_deref());
+    let users = layouts.filter(|layout| matches!(layout.rows, Rows::Users { .. }));
+    let mut of_any_type = None;
+    for layout in users {
+        match layout.constant_type() {
+            Some(constant) if *constant == *user_type => return Some(layout.numeric_id()),
+            Some(_) => {}
+            None => of_any_type = Some(layout.numeric_id()),
+        }
+    }
+    of_any_type
+}
+
 /// What a row of a users table does to its users.
 fn users_row(layout: &mut Layout, row: &Row, window: &mut Window) -> Result<(), Refusal> {
     let ordinal = row.ordinal;
@@ -224,7 +239,7 @@ fn transactions_row(
     }
     let read = layout.read(new)?;
     if types.is_none_or(|types| types.contains(&read.user.user_type)) {
-        window.touch(&read.user.clone(), row.ordinal, |draft| draft.complete(read));
+        window.complete(read, row.ordinal);
     }
     Ok(())
 }

@@ -148,6 +148,27 @@ fn many_changes_of_one_user_are_one_the_last() {
 }
 
 #[test]
+fn one_user_is_one_event_where_the_two_tables_have_ids_of_different_types() {
+    let (u, text_ids) = (users(), [("user_id", 25), TRANSACTIONS[1], TRANSACTIONS[3], TRANSACTIONS[4]]);
+    let t = relation(2, "user_transactions", &text_ids, &[]);
+    let paid = || (&t, insert(&["7", "live", "5", "completed"]));
+    let changed = || (&u, update(&["7", "live", "15", "~", "~"]));
+    let mut m = mapping();
+    let mut ids = |rows| {
+        let event = |output| match output {
+            Output::Event(event) => (event.user.numeric_id, event.completed.len()),
+            other => panic!("{other:?}"),
+        };
+        m.events(&transaction(rows)).into_iter().map(event).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(vec![paid()]), [(false, 1)], "the users table was not described yet");
+    assert_eq!(ids(vec![paid(), changed()]), [(true, 1)], "the users table decides");
+    assert_eq!(ids(vec![changed(), paid()]), [(true, 1)]);
+    assert_eq!(ids(vec![paid(), (&u, delete(&["7", "live", "~", "~", "~"]))]), [(true, 1)]);
+    assert_eq!(ids(vec![paid()]), [(true, 1)], "it has been described");
+}
+
+#[test]
 fn what_happened_last_decides_the_kind() {
     let u = users();
     let (row, key) = (["7", "live", "1", "~", "~"], ["7", "live", "~", "~", "~"]);

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::config_of;
 use crate::harness::subscriber::{BALANCE_UPDATES, USER_UPDATES};
 use crate::harness::world::Movement;
-use crate::harness::{On, World};
+use crate::harness::{On, Setup, World};
 
 const DEPOSIT: Movement<'_> = Movement { kind: "deposit", amount: "10", admin: Some(9), reference: None };
 const SWAP: Movement<'_> = Movement { kind: "swap", amount: "-0.5", admin: None, reference: None };
@@ -142,4 +142,36 @@ async fn a_completed_row_of_a_user_without_keys_makes_none() {
     let config = world.store.hash(&config_of("live:7")).await;
     // A half hash would be worse than none: readers fall back to the database on an absent key.
     assert!(config.is_empty() || config.contains_key("wallet_balance"), "{config:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deposit_is_one_event_where_the_two_tables_have_ids_of_different_types() {
+    let world = World::set_up(Setup::on(On::Single)).await;
+    world
+        .sql(
+            "ALTER TABLE user_transactions DROP CONSTRAINT user_transactions_user_id_fkey, \
+             ALTER user_id TYPE text",
+        )
+        .await;
+    world.lockstep.init().await;
+    world.lockstep.run().await;
+    world.user("live", 7, "100").await;
+    world.caught_up().await;
+    let subscriber = world.subscriber().await;
+    let deposit = world.credit(7, "5").await;
+    world.eventually_equal().await;
+    let heard = world.heard_all(&subscriber).await;
+    assert_eq!(heard.len(), 2, "one event on two channels: {heard:#?}");
+    for event in &heard {
+        assert_eq!((event.event_type(), event.text("operation_type")), ("balance_change", "deposit"));
+        assert_eq!(event.json["user_id"], json!(7));
+        assert_eq!(event.transaction_ids(), [deposit.as_str()]);
+    }
+    // Only the row: the stream has described the users before.
+    let columns = "transaction_id, user_id, user_type, type, amount, status";
+    let values = "('A1', 7, 'live', 'bonus', 1, 'completed')";
+    world.sql(&format!("INSERT INTO user_transactions ({columns}) VALUES {values}")).await;
+    let told = world.heard_all(&subscriber).await;
+    assert_eq!(told.len(), 3, "{told:#?}");
+    assert_eq!((told[2].event_type(), &told[2].json["user_id"]), ("user_update", &json!(7)));
 }

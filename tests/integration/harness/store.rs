@@ -59,7 +59,7 @@ impl Store {
         }
     }
 
-    async fn masters(&self) -> Vec<&Redis> {
+    pub async fn masters(&self) -> Vec<&Redis> {
         match self {
             Store::Single(redis) => vec![redis],
             Store::Cluster(cluster) => cluster.masters().await.into_iter().map(|n| cluster.node(n)).collect(),

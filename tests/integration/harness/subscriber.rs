@@ -1,15 +1,19 @@
 //! A real subscriber of both channels that keeps everything it hears.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
 use super::resp::Reply;
-use super::{Redis, eventually_ok};
+use super::{Redis, eventually, eventually_ok};
 
 pub const USER_UPDATES: &str = "user_updates";
 pub const BALANCE_UPDATES: &str = "balance_updates";
+
+/// What no event says: all that was published before it has been heard.
+const THE_END: &str = "the end";
 
 /// One message.
 #[derive(Debug, Clone)]
@@ -60,6 +64,9 @@ pub fn lsn(text: &str) -> Option<u64> {
 #[derive(Debug)]
 pub struct Subscriber {
     heard: Arc<Mutex<Vec<Heard>>>,
+    /// Every end that was heard, once for each channel and node that called it.
+    ends: Arc<Mutex<Vec<String>>>,
+    channels: Vec<String>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -77,14 +84,40 @@ impl Subscriber {
         for _ in channels {
             connection.receive().await.expect("the confirmation of a subscription");
         }
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let ear = Arc::clone(&heard);
+        let (heard, ends) = (Arc::<Mutex<Vec<Heard>>>::default(), Arc::<Mutex<Vec<String>>>::default());
+        let (ear, ended) = (Arc::clone(&heard), Arc::clone(&ends));
         let task = tokio::spawn(async move {
             while let Ok(message) = connection.receive().await {
-                ear.lock().unwrap().extend(parse(&message));
+                match parse(&message) {
+                    Some(heard) if heard.payload.starts_with(THE_END) => {
+                        ended.lock().unwrap().push(heard.payload)
+                    }
+                    heard => ear.lock().unwrap().extend(heard),
+                }
             }
         });
-        Subscriber { heard, task }
+        let channels = channels.iter().map(|channel| (*channel).to_owned()).collect();
+        Subscriber { heard, ends, channels, task }
+    }
+
+    /// What `nodes` have published on its channels before now.
+    ///
+    /// The bus of a cluster keeps the order of each node's messages only: every node that publishes calls the end.
+    pub async fn heard_until_now(&self, nodes: &[&Redis]) -> Vec<Heard> {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let end = format!("{THE_END} {}", NEXT.fetch_add(1, Ordering::Relaxed));
+        for node in nodes {
+            for channel in &self.channels {
+                node.call(&["PUBLISH", channel, &end]).await;
+            }
+        }
+        let calls = nodes.len() * self.channels.len();
+        eventually("the end is heard from each node on each channel", async || {
+            let heard = self.ends.lock().unwrap().iter().filter(|heard| **heard == end).count();
+            (heard == calls).then_some(())
+        })
+        .await;
+        self.heard()
     }
 
     pub fn heard(&self) -> Vec<Heard> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::oracle::{UserTable, differences, summary};
 use super::store::{On, Store};
-use super::subscriber::lsn;
+use super::subscriber::{Heard, lsn};
 use super::{
     Lockstep, PATIENCE, Postgres, PostgresOptions, RedisOptions, Subscriber, eventually, eventually_ok,
     eventually_within,
@@ -153,6 +153,12 @@ impl World {
             if applied >= marked as f64 { Ok(()) } else { Err(applied) }
         });
         applied.await.unwrap_or_else(|applied| panic!("applied {applied}, not yet {marked}"));
+    }
+
+    /// Everything that was published for what is committed so far: what is not in it never will be.
+    pub async fn heard_all(&self, subscriber: &Subscriber) -> Vec<Heard> {
+        self.caught_up().await;
+        subscriber.heard_until_now(&self.store.masters().await).await
     }
 
     /// Everything in which Redis differs from the database now.
