@@ -143,12 +143,24 @@ pub enum Doubt {
 /// A truncated table of users.
 #[derive(Debug, Clone)]
 pub struct Truncated {
-    /// The constant user type of the table; `None`: every configured type.
+    /// The constant user type of the table; `None`: each row had its own.
     pub user_type: Option<Arc<str>>,
+    /// Constant user types of other tables: where each row had its own, it was none of these.
+    pub of_other_tables: Arc<[Arc<str>]>,
     /// Whether its ids are integers.
     pub numeric_id: bool,
     /// The commit.
     pub commit: Arc<CommitInfo>,
     /// The commit and the truncate's place in it.
     pub position: Position,
+}
+
+impl Truncated {
+    /// Whether users of this type may have been in the table.
+    pub fn may_concern(&self, user_type: &str) -> bool {
+        match &self.user_type {
+            Some(constant) => **constant == *user_type,
+            None => !self.of_other_tables.iter().any(|other| **other == *user_type),
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::event::{Event, Kind, Output, Refusal, Refused, Truncated};
 use super::join::{Draft, Window};
 use super::layout::{Layout, MappingGap, Rows};
-use crate::config::{TableKind, TableSpec, UserType};
+use crate::config::{TableSpec, UserType};
 use crate::lsn::Position;
 use crate::pgoutput::{Datum, OldTuple, Relation, Tuple};
 use crate::txn::{Change, CommitInfo, Row, Transaction};
@@ -19,8 +19,10 @@ pub struct Mapping {
     specs: Arc<[TableSpec]>,
     /// One entry a relation that was seen; a table that was made anew takes its predecessor's place.
     relations: Vec<Seen>,
-    /// User types of the users tables where all are constant: rows of another type touch nothing.
-    configured_types: Option<Arc<[Arc<str>]>>,
+    /// Constant user types of the users tables.
+    constant_types: Arc<[Arc<str>]>,
+    /// Whether all are constant: rows of `user_transactions` of another type touch nothing then.
+    all_constant: bool,
     window: Window,
 }
 
@@ -34,7 +36,7 @@ struct Seen {
 impl Mapping {
     /// A mapping that has seen no relation yet.
     pub fn new(specs: &[TableSpec]) -> Mapping {
-        let users = specs.iter().filter(|spec| matches!(spec.kind, TableKind::Users { .. }));
+        let users = || specs.iter().filter(|spec| spec.is_users());
         let constant = |spec: &TableSpec| match &spec.user_type {
             UserType::Constant(user_type) => Some(Arc::from(user_type.as_str())),
             UserType::Column(_) => None,
@@ -42,7 +44,8 @@ impl Mapping {
         Mapping {
             specs: specs.into(),
             relations: Vec::new(),
-            configured_types: users.map(constant).collect(),
+            constant_types: users().filter_map(constant).collect(),
+            all_constant: users().all(|spec| constant(spec).is_some()),
             window: Window::default(),
         }
     }
@@ -50,17 +53,23 @@ impl Mapping {
     /// The events of a transaction window, in the order of their positions; then the rows it refused.
     pub fn events(&mut self, transaction: &Transaction) -> Vec<Output> {
         let mut window = std::mem::take(&mut self.window);
-        let types = self.configured_types.clone();
+        let constant_types = Arc::clone(&self.constant_types);
+        let types = self.all_constant.then_some(&*constant_types);
         let (mut out, mut refused) = (Vec::with_capacity(transaction.rows.len()), Vec::new());
         for row in &transaction.rows {
             let Some(layout) = self.layout(&row.relation) else { continue };
             let position = Position { commit_lsn: transaction.commit.commit_lsn, ordinal: row.ordinal };
             if matches!(row.change, Change::Truncate) {
                 if matches!(layout.rows, Rows::Users { .. }) {
-                    let (user_type, commit) = (layout.constant_type(), Arc::clone(&transaction.commit));
-                    let numeric_id = layout.numeric_id();
+                    let truncated = Truncated {
+                        user_type: layout.constant_type(),
+                        of_other_tables: Arc::clone(&constant_types),
+                        numeric_id: layout.numeric_id(),
+                        commit: Arc::clone(&transaction.commit),
+                        position,
+                    };
                     window.flush(&transaction.commit, |of| numeric_ids(&self.relations, of), &mut out);
-                    out.push(Output::Truncated(Truncated { user_type, numeric_id, commit, position }));
+                    out.push(Output::Truncated(truncated));
                 }
                 continue;
             }
@@ -69,7 +78,7 @@ impl Mapping {
                 (None, Rows::Users { .. }) => users_row(layout, row, &mut window),
                 (None, Rows::Transactions { status }) => {
                     let status = *status;
-                    transactions_row(layout, row, status, types.as_deref(), &mut window)
+                    transactions_row(layout, row, status, types, &mut window)
                 }
             };
             if let Err(reason) = taken {

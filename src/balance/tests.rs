@@ -232,6 +232,19 @@ fn a_truncate_stands_between_what_was_before_and_what_came_after() {
 }
 
 #[test]
+fn a_truncate_concerns_no_type_that_another_table_has_for_all_its_rows() {
+    let vip = TableSpec { name: "vips".into(), ..specs(UserType::Constant("vip".into())).remove(0) };
+    let mut m = Mapping::new(&[specs(UserType::Column("user_type".into())), vec![vip]].concat());
+    let vips = relation(5, "vips", &USERS, &["id"]);
+    let outputs = m.events(&transaction(vec![(&users(), Change::Truncate), (&vips, Change::Truncate)]));
+    let concerned = outputs.iter().map(|output| match output {
+        Output::Truncated(gone) => ["live", "vip"].map(|user_type| gone.may_concern(user_type)),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(concerned.collect::<Vec<_>>(), [[true, false], [false, true]]);
+}
+
+#[test]
 fn a_known_old_row_tells_what_changed() {
     let u = users();
     let change = full(&["7", "live", "1.0", "a", "~"], &["7", "live", "1", "?", "~"]);

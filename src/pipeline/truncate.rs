@@ -64,8 +64,11 @@ pub async fn truncate(sink: &mut Sink, truncated: &Truncated, key_map: &KeyMap) 
 fn user_of(key: &[u8], truncated: &Truncated, key_map: &KeyMap) -> Option<User> {
     let key = std::str::from_utf8(key).ok()?;
     let (user_type, id) = key_map.parse_key(key)?;
-    let wanted = truncated.user_type.as_deref().is_none_or(|wanted| wanted == user_type);
-    wanted.then(|| User { user_type: user_type.into(), id: id.into(), numeric_id: truncated.numeric_id })
+    truncated.may_concern(user_type).then(|| User {
+        user_type: user_type.into(),
+        id: id.into(),
+        numeric_id: truncated.numeric_id,
+    })
 }
 
 fn deleted(user: User, truncated: &Truncated) -> Event {

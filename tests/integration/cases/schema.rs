@@ -203,6 +203,39 @@ async fn split_tables_are_users_of_different_kinds() {
     assert!(world.store.exists("user_balance:live:1").await, "the other table's users stay");
 }
 
+const BESIDE_A_CONSTANT: &str = "
+[[tables]]
+name = \"public.users\"
+kind = \"users\"
+user_type_column = \"user_type\"
+[[tables]]
+name = \"public.vip_users\"
+kind = \"users\"
+user_type = \"vip\"
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_truncate_of_a_table_of_many_types_leaves_the_users_of_another_table() {
+    let mut setup = Setup::on(On::Single);
+    setup.config = BESIDE_A_CONSTANT.into();
+    setup.tables = vec![UserTable::users(), UserTable::constant("vip_users", "vip")];
+    let world = World::set_up(setup).await;
+    world.sql("CREATE TABLE vip_users (id int PRIMARY KEY, wallet_balance numeric(18,6))").await;
+    world.sql("INSERT INTO vip_users VALUES (1, 5), (7, 6)").await;
+    world.lockstep.init().await;
+    world.lockstep.run().await;
+    world.user("live", 7, "1").await;
+    world.user("demo", 8, "1").await;
+    world.eventually_equal().await;
+    let subscriber = world.subscriber().await;
+    world.sql("TRUNCATE users CASCADE").await;
+    world.eventually_equal().await;
+    assert_eq!(world.store.get("user_balance:vip:7").await.as_deref(), Some("6"));
+    let mut gone: Vec<String> = world.heard_all(&subscriber).await.iter().map(|heard| heard.user()).collect();
+    gone.sort();
+    assert_eq!(gone, ["demo:8", "live:7"]);
+}
+
 async fn the_example_key_map_does_what_it_says(on: On) {
     let map = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/example-keymap.toml");
     let mut setup = Setup::on(on);
