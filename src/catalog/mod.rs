@@ -43,14 +43,20 @@ impl Catalog {
     }
 }
 
-/// A failed query as a fact: the server's own words, or that the connection went.
+/// A failed query as a fact: the server's own words where they quote no values, or that the connection went.
 pub fn query_error(doing: &str, error: &tokio_postgres::Error) -> Error {
     match error.as_db_error() {
         Some(db) => {
-            let fact =
-                format!("{doing}: the database says: {} (SQLSTATE {})", db.message(), db.code().code());
-            let cure = db.hint().unwrap_or("").to_owned();
-            match wire::is_transient(db.code().code()) {
+            let code = db.code().code();
+            let fact = match code {
+                "23505" => format!("{doing}: rows that should be unique are not (SQLSTATE {code})"),
+                _ if wire::quotes_values(code) => {
+                    format!("{doing}: the database reports a data error (SQLSTATE {code})")
+                }
+                _ => format!("{doing}: the database says: {} (SQLSTATE {code})", db.message()),
+            };
+            let cure = db.hint().filter(|_| !wire::quotes_values(code)).unwrap_or("").to_owned();
+            match wire::is_transient(code) {
                 true => Error::transient(fact, cure),
                 false => Error::definite(fact, cure),
             }

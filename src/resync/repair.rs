@@ -54,12 +54,16 @@ pub(super) async fn read_again(reader: &mut Reader, users: &HashSet<User>, kind:
             UserType::Constant(user_type) => *user.user_type == **user_type,
             UserType::Column(_) => true,
         });
-        let ids: Vec<String> = of_table.map(|user| user.id.to_string()).collect();
+        let mut ids: Vec<String> = of_table.map(|user| user.id.to_string()).collect();
         if ids.is_empty() || !spec.is_users() {
             continue;
         }
         let table = table::describe(lease.client().await?, spec).await?;
-        let ids: Vec<String> = ids.into_iter().filter(|id| table.may_have_id(id)).collect();
+        // Whom the table cannot hold is not in it: that user's keys stay deleted.
+        ids.retain(|id| table.can_hold(id));
+        if ids.is_empty() {
+            continue;
+        }
         let which = Which::Ids(ids);
         loop {
             let rows = read::read(lease.client().await?, &table, &which).await?;

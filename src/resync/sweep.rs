@@ -107,7 +107,7 @@ impl Seen {
         for table in tables {
             let of_table = users.iter().filter(|user| may_hold(table, &user.user_type));
             let ids: BTreeSet<&str> =
-                of_table.map(|user| &*user.id).filter(|id| table.may_have_id(id)).collect();
+                of_table.map(|user| &*user.id).filter(|id| table.can_hold(id)).collect();
             let ids = ids.into_iter().map(str::to_owned).collect();
             let rows = read::read(lease.client().await?, table, &Which::Ids(ids)).await?;
             let commit = reader.commit_of(&rows);

@@ -28,9 +28,9 @@ pub struct Table {
 }
 
 impl Table {
-    fn id_type(&self) -> u32 {
-        let id = self.relation.columns.iter().find(|column| *column.name == *self.id_column);
-        id.map_or(0, |column| column.type_oid)
+    /// Whether the id column can hold this id; to ask for one that it cannot is an error of the whole statement.
+    pub fn can_hold(&self, id: &str) -> bool {
+        is_value_of(self.id_type(), id)
     }
 
     /// Whether ids are integers.
@@ -38,28 +38,29 @@ impl Table {
         matches!(self.id_type(), 20 | 21 | 23 | 26)
     }
 
-    /// Whether a row may have this id, as PostgreSQL prints it: another text is not even of the column's type, and
-    /// asking for it would be an error.
-    pub fn may_have_id(&self, id: &str) -> bool {
-        match self.id_type() {
-            21 => id.parse::<i16>().is_ok_and(|number| number.to_string() == id),
-            23 => id.parse::<i32>().is_ok_and(|number| number.to_string() == id),
-            20 => id.parse::<i64>().is_ok_and(|number| number.to_string() == id),
-            26 => id.parse::<u32>().is_ok_and(|number| number.to_string() == id),
-            2950 => is_uuid(id),
-            _ => true,
-        }
+    fn id_type(&self) -> u32 {
+        let id = self.relation.columns.iter().find(|column| *column.name == *self.id_column);
+        id.map_or(0, |column| column.type_oid)
     }
 }
 
-/// Whether it is a `uuid` as PostgreSQL prints it.
-fn is_uuid(text: &str) -> bool {
-    let hyphens = [8, 13, 18, 23];
-    text.len() == 36
-        && text.bytes().enumerate().all(|(at, byte)| match hyphens.contains(&at) {
-            true => byte == b'-',
-            false => byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte),
-        })
+/// Whether a type prints one of its values so. By the id types that are followed, with their `pg_type.oid`.
+fn is_value_of(type_oid: u32, text: &str) -> bool {
+    let printed = |number: Option<String>| number.as_deref() == Some(text);
+    match type_oid {
+        20 => printed(text.parse::<i64>().ok().map(|n| n.to_string())),
+        21 => printed(text.parse::<i16>().ok().map(|n| n.to_string())),
+        26 => printed(text.parse::<u32>().ok().map(|n| n.to_string())),
+        23 => printed(text.parse::<i32>().ok().map(|n| n.to_string())),
+        2950 => {
+            let is_uuid = |(at, byte): (usize, u8)| match at {
+                8 | 13 | 18 | 23 => byte == b'-',
+                _ => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
+            };
+            text.len() == 36 && text.bytes().enumerate().all(is_uuid)
+        }
+        _ => true,
+    }
 }
 
 /// Looks a table of users up.
@@ -107,4 +108,33 @@ pub async fn describe(client: &Client, spec: &TableSpec) -> Result<Table> {
         expected_rows: u64::try_from(row.get::<_, i64>(1)).unwrap_or(0),
         spec: spec.clone(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_one_that_its_column_prints() {
+        let uuid = "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11";
+        for (oid, id) in
+            [(23, "7"), (23, "-2147483648"), (21, "32767"), (20, "99999999999"), (2950, uuid), (25, "x")]
+        {
+            assert!(is_value_of(oid, id), "{id}");
+        }
+        let shouted = uuid.to_uppercase();
+        for (oid, id) in [
+            (23, "99999999999"),
+            (23, "abc"),
+            (23, "007"),
+            (23, "+7"),
+            (23, ""),
+            (21, "32768"),
+            (20, "9223372036854775808"),
+            (2950, &shouted),
+            (2950, "a0eebc99"),
+        ] {
+            assert!(!is_value_of(oid, id), "{id}");
+        }
+    }
 }

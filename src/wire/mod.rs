@@ -20,7 +20,7 @@ mod tripwire;
 mod walsender;
 
 pub use lease::Lease;
-pub use sqlstate::is_transient;
+pub use sqlstate::{is_transient, quotes_values};
 pub use stream::{Frame, Stream};
 pub use tripwire::Tripwire;
 pub use walsender::{CreatedSlot, SystemIdentity, Walsender};

@@ -87,8 +87,7 @@ impl Peer {
         match code {
             "28P01" => format!("postgres{} refuses the password of role {:?}", self.server, self.user),
             "3D000" => format!("database {:?} does not exist", self.database),
-            // Data and constraint errors quote values.
-            _ if code.starts_with("22") || code.starts_with("23") => {
+            _ if quotes_values(code) => {
                 format!("postgres{} reports a data error (SQLSTATE {code})", self.server)
             }
             _ => format!("postgres{} says: {message} (SQLSTATE {code})", self.server),
@@ -135,6 +134,11 @@ impl Peer {
 pub(super) fn is_without_hba_line(error: &Error) -> bool {
     let fact = &error.fault().fact;
     fact.contains("pg_hba.conf") && fact.ends_with("(SQLSTATE 28000)")
+}
+
+/// Whether the server's words may quote values of a row: data (22) and constraint (23) errors.
+pub fn quotes_values(code: &str) -> bool {
+    code.starts_with("22") || code.starts_with("23")
 }
 
 /// Whether waiting may help: connection (08), rollback (40), resources (53), operator (57P), in use (55006).

@@ -153,6 +153,26 @@ async fn a_user_in_doubt_whose_row_is_sound_is_healed_and_counted() {
     world.eventually_equal().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn users_in_doubt_whom_no_table_can_hold_do_not_keep_the_others_from_being_healed() {
+    let schema =
+        "CREATE TABLE users (id int PRIMARY KEY, user_type text NOT NULL, wallet_balance numeric(18,6))";
+    let world = with_schema(schema).await;
+    insert(&world, "7", "live").await;
+    world.eventually_equal().await;
+    for id in ["hunter2", "99999999999", "7"] {
+        let row = "INSERT INTO user_transactions (transaction_id, user_id, user_type, type, amount, status)";
+        world.sql(&format!("{row} VALUES ('T', '{id}', 'live', 'profit', 'NaN', 'completed')")).await;
+    }
+    eventually("the user who is there is healed", async || {
+        (counted(&world).await == [3.0, 1.0]).then_some(())
+    })
+    .await;
+    world.eventually_equal().await;
+    world.lockstep.wait_ready().await;
+    assert!(!world.lockstep.log().contains("hunter2"), "no row data in the log");
+}
+
 /// Waits until whoever was in doubt has been read and written again.
 async fn is_read_again(world: &World) {
     let said = "cannot be written";
