@@ -36,7 +36,7 @@ pub struct Partition {
 pub struct Column {
     /// Its name.
     pub name: String,
-    /// Its type without modifier; of a domain, the type below it.
+    /// Its type without modifier; of a domain, the type below it and below any domain between.
     pub type_name: String,
     /// Whether the type is an enum.
     pub is_enum: bool,
@@ -157,8 +157,12 @@ async fn columns(client: &Client, oid: u32) -> Result<Vec<Column>, tokio_postgre
         SELECT a.attname::text, format_type(b.oid, NULL), b.typtype = 'e', a.attnotnull,
                a.attgenerated <> '', has_column_privilege(a.attrelid, a.attnum, 'SELECT')
         FROM pg_attribute a
-        JOIN pg_type t ON t.oid = a.atttypid
-        JOIN pg_type b ON b.oid = CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END
+        CROSS JOIN LATERAL (
+            WITH RECURSIVE below AS (
+                SELECT t.oid, t.typtype, t.typbasetype FROM pg_type t WHERE t.oid = a.atttypid
+                UNION ALL
+                SELECT t.oid, t.typtype, t.typbasetype FROM pg_type t JOIN below ON t.oid = below.typbasetype)
+            SELECT oid, typtype FROM below WHERE typtype <> 'd') b
         WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
         ORDER BY a.attnum";
     let rows = client.query(SQL, &[&oid]).await?;

@@ -9,7 +9,7 @@ pub mod tuple;
 
 pub use cursor::DecodeError;
 pub use message::{Begin, Commit, Message, PgTime};
-pub use relation::{Column, Relation, ReplicaIdentity};
+pub use relation::{Column, Relation, ReplicaIdentity, builtin_type};
 pub use tuple::{Columns, Datum, OldTuple, OversizedRow, Tuple};
 
 #[cfg(test)]

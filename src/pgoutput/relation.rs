@@ -26,7 +26,7 @@ pub struct Column {
     pub is_key: bool,
     /// Name.
     pub name: Arc<str>,
-    /// `pg_type.oid`.
+    /// `pg_type.oid`; of a domain the domain's, as the message has it: [`builtin_type`] tells the type below.
     pub type_oid: u32,
     /// `atttypmod`; -1 where there is none.
     pub type_modifier: i32,
@@ -43,6 +43,27 @@ pub enum ReplicaIdentity {
     Full,
     /// `i`: a unique index.
     Index,
+}
+
+/// `pg_type.oid` of a built-in type by its name in a `Y` message: a domain is sent by the name of the type below it,
+/// however many domains lie between (`logicalrep_write_typ`). Only the types that have a meaning of their own here.
+pub fn builtin_type(schema: &str, name: &str) -> Option<u32> {
+    // Empty for `pg_catalog`, as in the message of a relation.
+    let oid = match name {
+        "bool" => 16,
+        "int8" => 20,
+        "int2" => 21,
+        "int4" => 23,
+        "oid" => 26,
+        "float4" => 700,
+        "float8" => 701,
+        "date" => 1082,
+        "timestamp" => 1114,
+        "timestamptz" => 1184,
+        "numeric" => 1700,
+        _ => return None,
+    };
+    schema.is_empty().then_some(oid)
 }
 
 impl Relation {

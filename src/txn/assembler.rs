@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::{AssemblyError, Change, CommitInfo, Row, Transaction};
 use crate::lsn::{Lsn, Xid64};
-use crate::pgoutput::{Begin, Commit, Message, Relation};
+use crate::pgoutput::{Begin, Commit, Message, Relation, builtin_type};
 
 /// How much of one database transaction is held at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub struct Assembler {
     /// By OID, as last described. The server describes every table before its first row in a connection, and
     /// again when it was altered, so nothing may be evicted; it grows with the published tables.
     relations: HashMap<u32, Arc<Relation>>,
+    /// Domains over built-in types, by OID. The server tells of each before the tables that use it.
+    domains: HashMap<u32, u32>,
     state: State,
     /// Prefix of the logical messages that are meant for us.
     prefix: String,
@@ -74,6 +76,7 @@ impl Assembler {
             window,
             last_xid: xid_reference,
             relations: HashMap::new(),
+            domains: HashMap::new(),
             state: State::Idle,
             prefix: prefix.to_owned(),
         }
@@ -99,7 +102,14 @@ impl Assembler {
             Message::Logical { transactional: true, prefix, content, .. } if prefix == self.prefix => {
                 self.message(content).map(|()| None)
             }
-            Message::Origin { .. } | Message::Type { .. } | Message::Logical { .. } => Ok(None),
+            Message::Type { oid, schema, name } => {
+                match builtin_type(&schema, &name) {
+                    Some(base) => self.domains.insert(oid, base),
+                    None => self.domains.remove(&oid),
+                };
+                Ok(None)
+            }
+            Message::Origin { .. } | Message::Logical { .. } => Ok(None),
         }
     }
 
@@ -132,7 +142,13 @@ impl Assembler {
 
     /// Replaces a description only by a different one: the server repeats it after every invalidation of its
     /// cache, and whoever compiled something for the table would compile it again.
-    fn describe(&mut self, relation: Relation) {
+    ///
+    /// A column of a domain is described as one of the type below it, as the answer to a SELECT is: the values
+    /// are the same text.
+    fn describe(&mut self, mut relation: Relation) {
+        for column in &mut relation.columns {
+            column.type_oid = self.domains.get(&column.type_oid).copied().unwrap_or(column.type_oid);
+        }
         if self.relations.get(&relation.oid).is_none_or(|known| **known != relation) {
             self.relations.insert(relation.oid, Arc::new(relation));
         }

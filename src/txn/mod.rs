@@ -42,7 +42,7 @@ pub struct CommitInfo {
 pub struct Row {
     /// Number of the row within its transaction, from 1.
     pub ordinal: u32,
-    /// The table as it stood when the row was written.
+    /// The table as it stood when the row was written; a column of a domain has the type below the domain.
     ///
     /// A different description of the same OID is another `Arc`, an equal one is the same within a
     /// connection: what was compiled for a table holds while `Arc::ptr_eq` says so. Keep the `Arc` itself

@@ -72,6 +72,20 @@ fn a_commit_hands_on_its_rows_numbered_from_one() {
 }
 
 #[test]
+fn a_column_of_a_domain_is_one_of_the_type_below_it() {
+    let mut assembler = assembler(WIDE);
+    let named =
+        |schema: &str, name: &str| Message::Type { oid: 25, schema: schema.into(), name: name.into() };
+    let mut seen = |kind: Message| {
+        let messages = [begin(16), kind, described(USERS, &["id"]), insert(USERS, "t"), commit(16)];
+        push_all(&mut assembler, messages).unwrap()[0].rows[0].relation.columns[0].type_oid
+    };
+    assert_eq!(seen(named("", "bool")), 16);
+    assert_eq!(seen(named("public", "bool")), 25, "somebody's own type of that name");
+    assert_eq!(seen(named("", "numeric")), 1700);
+}
+
+#[test]
 fn an_empty_transaction_still_moves_the_position() {
     let windows = push_all(&mut assembler(WIDE), [begin(16), commit(16)]).unwrap();
     assert!(windows[0].rows.is_empty());

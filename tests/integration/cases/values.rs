@@ -173,6 +173,25 @@ async fn users_in_doubt_whom_no_table_can_hold_do_not_keep_the_others_from_being
     assert!(!world.lockstep.log().contains("hunter2"), "no row data in the log");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn values_of_a_domain_are_those_of_the_type_below_it() {
+    let schema = "CREATE DOMAIN number AS numeric(18,6); CREATE DOMAIN money_amount AS number CHECK (VALUE < 1000); \
+        CREATE DOMAIN flag AS boolean; CREATE DOMAIN moment AS timestamptz; CREATE DOMAIN user_id AS int; \
+        CREATE TABLE users (id user_id PRIMARY KEY, user_type text NOT NULL, wallet_balance money_amount, \
+        is_active flag, leverage number, created_at moment)";
+    let world = with_schema(schema).await;
+    let subscriber = world.subscriber().await;
+    world.sql("INSERT INTO users VALUES (7, 'live', 1.50, true, 100.00, '2026-01-15 10:30+00')").await;
+    world.eventually_equal().await;
+    world.sql("UPDATE users SET wallet_balance = 2.50, is_active = false").await;
+    world.eventually_equal().await;
+    let told = world.heard_all(&subscriber).await.pop().expect("an event");
+    assert_eq!(told.json["user_id"], serde_json::json!(7));
+    for field in ["\"wallet_balance\":2.5,", "\"is_active\":0,", "\"leverage\":100,"] {
+        assert!(told.payload.contains(field), "{field}: {}", told.payload);
+    }
+}
+
 /// Waits until whoever was in doubt has been read and written again.
 async fn is_read_again(world: &World) {
     let said = "cannot be written";

@@ -178,8 +178,11 @@ async fn expected(client: &Client, tables: &[UserTable]) -> Users {
 /// The followed columns of a table, each with the SQL that prints its value for Redis.
 async fn columns(client: &Client, table: &UserTable) -> Vec<(String, String)> {
     let query = format!(
-        "SELECT attname, atttypid::regtype FROM pg_attribute \
-         WHERE attrelid = '{}'::regclass AND attnum > 0 AND NOT attisdropped",
+        "SELECT attname, (WITH RECURSIVE below (type, base) AS ( \
+             SELECT oid, typbasetype FROM pg_type WHERE oid = atttypid \
+             UNION ALL SELECT oid, typbasetype FROM pg_type JOIN below ON oid = base) \
+           SELECT type::regtype FROM below WHERE base = 0) \
+         FROM pg_attribute WHERE attrelid = '{}'::regclass AND attnum > 0 AND NOT attisdropped",
         table.name
     );
     let named = rows(client, &query).await.into_iter().map(|row| {
