@@ -52,8 +52,15 @@ pub(super) struct Layout {
 /// What the rows are.
 #[derive(Debug, Clone)]
 pub(super) enum Rows {
-    Users { balance_column: Arc<str> },
-    Transactions { status: usize },
+    Users {
+        balance_column: Arc<str>,
+    },
+    Transactions {
+        /// Place of the status.
+        status: usize,
+        /// Whether an old row is sent wherever the status changed: the replica identity covers it.
+        tells_status: bool,
+    },
 }
 
 /// What one column is for.
@@ -93,7 +100,12 @@ impl Layout {
             TableKind::Users { balance_column, .. } => {
                 Rows::Users { balance_column: balance_column.as_str().into() }
             }
-            TableKind::Transactions { .. } => Rows::Transactions { status: position("status").unwrap_or(0) },
+            TableKind::Transactions { .. } => {
+                let at = position("status");
+                let column = at.and_then(|at| relation.columns.get(at));
+                let tells_status = column.is_some_and(|column| column.is_key);
+                Rows::Transactions { status: at.unwrap_or(0), tells_status }
+            }
         };
         let id_at = position(id_column).and_then(|at| relation.columns.get(at));
         Layout {

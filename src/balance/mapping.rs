@@ -76,10 +76,7 @@ impl Mapping {
             let taken = match (layout.missing(), &layout.rows) {
                 (Some(missing), _) => Err(missing),
                 (None, Rows::Users { .. }) => users_row(layout, row, &mut window),
-                (None, Rows::Transactions { status }) => {
-                    let status = *status;
-                    transactions_row(layout, row, status, types, &mut window)
-                }
+                (None, Rows::Transactions { .. }) => transactions_row(layout, row, types, &mut window),
             };
             if let Err(reason) = taken {
                 let (table, commit) = (Arc::clone(&layout.table), Arc::clone(&transaction.commit));
@@ -228,18 +225,23 @@ fn old_row(layout: &mut Layout, old: &OldTuple) -> Option<Vec<super::Field>> {
     }
 }
 
-/// A row of `user_transactions`: counts when it is completed, and was not before.
+/// A row of `user_transactions`: counts when it is completed, and was not before. Where an old row would have told
+/// of another status and none was sent, the status is what it was.
 fn transactions_row(
     layout: &mut Layout,
     row: &Row,
-    status: usize,
     types: Option<&[Arc<str>]>,
     window: &mut Window,
 ) -> Result<(), Refusal> {
+    let Rows::Transactions { status, tells_status } = layout.rows else { return Ok(()) };
     let completed = |tuple: &Tuple| layout.datum(tuple, status) == Datum::Text(COMPLETED);
     let new = match &row.change {
         Change::Insert(new) => new,
         Change::Update { old: Some(OldTuple::Full(old)), .. } if completed(old) => return Ok(()),
+        Change::Update { old: Some(OldTuple::Key(old)), .. } if tells_status && completed(old) => {
+            return Ok(());
+        }
+        Change::Update { old: None, .. } if tells_status => return Ok(()),
         Change::Update { new, .. } => new,
         Change::Delete(_) | Change::Truncate => return Ok(()),
     };

@@ -209,6 +209,19 @@ fn only_completed_rows_count() {
 }
 
 #[test]
+fn a_row_that_was_completed_before_does_not_count_where_wal_tells_of_it() {
+    let t = relation(2, "user_transactions", &TRANSACTIONS, &["user_id", "status"]);
+    let row = |status| ["7", "live", "deposit", "5", status, "n"];
+    let key = |id, status| [id, "~", "~", "~", status, "~"];
+    let mut m = mapping();
+    let counted = ["live:7 Completed @1 paid:5"];
+    assert!(told(&mut m, vec![(&t, update(&row("completed")))]).is_empty(), "its status did not change");
+    assert!(told(&mut m, vec![(&t, rekey(&key("6", "completed"), &row("completed")))]).is_empty());
+    assert_eq!(told(&mut m, vec![(&t, rekey(&key("7", "pending"), &row("completed")))]), counted);
+    assert_eq!(told(&mut m, vec![(&t, insert(&row("completed")))]), counted);
+}
+
+#[test]
 fn rows_of_a_user_type_that_is_not_configured_touch_nothing() {
     let t = transactions();
     let mut m = Mapping::new(&specs(UserType::Constant("live".into())));

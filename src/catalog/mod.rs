@@ -8,7 +8,7 @@ mod table;
 pub use publication::{Publication, Published};
 pub use server::Server;
 pub use slot::{Holder, Slot};
-pub use table::{Column, Identity, Index, Partition, Table};
+pub use table::{Column, ColumnList, Identity, Index, Partition, Table};
 
 use tokio_postgres::Client;
 

@@ -20,6 +20,17 @@ pub struct Table {
     pub indexes: Vec<Index>,
     /// The partitions that hold rows; each has a replica identity of its own.
     pub partitions: Vec<Partition>,
+    /// The column lists under which publications have it, anybody's.
+    pub lists: Vec<ColumnList>,
+}
+
+/// The columns of a table that a publication has; without one of the replica identity, updates fail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ColumnList {
+    /// Name of the publication.
+    pub publication: String,
+    /// Listed columns.
+    pub columns: Vec<String>,
 }
 
 /// A partition that holds rows.
@@ -99,8 +110,9 @@ impl Table {
         let columns = columns(client, oid).await.map_err(failed)?;
         let indexes = indexes(client, oid).await.map_err(failed)?;
         let partitions = partitions(client, oid).await.map_err(failed)?;
+        let lists = lists(client, oid).await.map_err(failed)?;
         let kind = kind.chars().next().unwrap_or(' ');
-        Ok(Some(Table { oid, kind, identity, columns, indexes, partitions }))
+        Ok(Some(Table { oid, kind, identity, columns, indexes, partitions, lists }))
     }
 
     /// The column of that name.
@@ -120,6 +132,12 @@ impl Table {
         self.partitions.iter().find(|partition| {
             partition.identity_columns.is_empty() || !wanted.iter().all(|column| named(partition, column))
         })
+    }
+
+    /// The first column list that leaves one of these columns out.
+    pub fn narrower_list(&self, wanted: &[&str]) -> Option<&ColumnList> {
+        let listed = |list: &ColumnList, column: &str| list.columns.iter().any(|c| c == column);
+        self.lists.iter().find(|list| !wanted.iter().all(|column| listed(list, column)))
     }
 
     /// The columns by which WAL names an old row; empty: none, and UPDATE fails once published.
@@ -150,6 +168,22 @@ async fn partitions(client: &Client, oid: u32) -> Result<Vec<Partition>, tokio_p
         ORDER BY 1";
     let rows = client.query(SQL, &[&oid]).await?;
     Ok(rows.iter().map(|row| Partition { name: row.get(0), identity_columns: row.get(1) }).collect())
+}
+
+async fn lists(client: &Client, oid: u32) -> Result<Vec<ColumnList>, tokio_postgres::Error> {
+    // The row as JSON has prattrs (15+) where it exists.
+    const SQL: &str = "
+        SELECT p.pubname::text,
+               ARRAY(SELECT a.attname::text FROM pg_attribute a
+                     WHERE a.attrelid = r.prrelid
+                       AND a.attnum::text = ANY (string_to_array(r.prattrs::text, ' ')))
+        FROM (SELECT prpubid, prrelid, translate(to_jsonb(pr)->>'prattrs', '[],', '') AS prattrs
+              FROM pg_publication_rel pr) r
+        JOIN pg_publication p ON p.oid = r.prpubid
+        WHERE r.prrelid = $1 AND r.prattrs IS NOT NULL
+        ORDER BY 1";
+    let rows = client.query(SQL, &[&oid]).await?;
+    Ok(rows.iter().map(|row| ColumnList { publication: row.get(0), columns: row.get(1) }).collect())
 }
 
 async fn columns(client: &Client, oid: u32) -> Result<Vec<Column>, tokio_postgres::Error> {

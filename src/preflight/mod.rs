@@ -1,6 +1,7 @@
 //! The preconditions, each with its cure: `check` prints them, `init` and `run` refuse on the obstacles
 //! with the same words.
 
+mod completed;
 mod publication;
 mod redis;
 mod server;
@@ -12,6 +13,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+pub use completed::completed_identity;
 pub use slot::foreign as foreign_slot;
 
 use crate::catalog::{Catalog, Table};

@@ -1,6 +1,6 @@
 //! Preconditions of a followed table.
 
-use super::{Item, Verdict};
+use super::{Item, Verdict, completed};
 use crate::catalog::{Column, Identity, Table};
 use crate::config::{TableKind, TableSpec};
 
@@ -17,6 +17,7 @@ pub(super) fn judge(spec: &TableSpec, table: Option<&Table>, has_column_lists: b
         items.extend(ambiguous(spec, table));
         items.extend(unreadable(spec, table));
         items.extend(identity(spec, table));
+        items.extend(completed::judge(spec, table));
         items.extend(exposed(spec, table).filter(|_| has_column_lists));
         if items.is_empty() {
             let followed = spec.followed(table.columns.iter().map(|column| column.name.as_str()));

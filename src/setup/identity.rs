@@ -5,6 +5,7 @@ use super::{Statement, Step, Todo};
 use crate::catalog::{Identity, Index, Table};
 use crate::config::TableSpec;
 use crate::error::{Error, Result};
+use crate::preflight;
 
 /// Longest name, in bytes: `NAMEDATALEN` - 1.
 const NAME_BYTES: usize = 63;
@@ -29,7 +30,7 @@ pub(super) fn qualified(schema: &str, name: &str) -> String {
 pub(super) fn plan(spec: &TableSpec, table: &Table) -> Result<(Step, Vec<String>)> {
     let what = format!("replica identity of {spec}");
     let present = table.identity_columns();
-    let wanted = spec.identity_columns();
+    let wanted = preflight::completed_identity(spec, table).unwrap_or_else(|| spec.identity_columns());
     let covered =
         wanted.iter().all(|column| present.contains(column)) && table.unidentified(&wanted).is_none();
     if covered && !present.is_empty() {

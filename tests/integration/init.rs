@@ -29,13 +29,20 @@ async fn init_creates_all_and_a_second_time_nothing() {
     let first = program.run(&["init"]).await;
     assert_eq!(first.code, 0, "{first:#?}");
     assert!(first.line("replica identity of public.users").ends_with("created"));
-    assert!(first.line("replica identity of public.user_transactions").ends_with("already there"));
+    assert!(first.line("replica identity of public.user_transactions").ends_with("created"));
     assert!(first.line("publication lockstep").ends_with("created"));
     assert!(first.line("slot lockstep").ends_with("created"));
     let made = traces(&postgres).await;
     assert_eq!(
         made,
-        ["identity users", "index lockstep_identity_users", "publication lockstep", "slot lockstep"]
+        [
+            "identity user_transactions",
+            "identity users",
+            "index lockstep_identity_user_transactions",
+            "index lockstep_identity_users",
+            "publication lockstep",
+            "slot lockstep"
+        ]
     );
     let second = program.run(&["init"]).await;
     assert_eq!(second.code, 0, "{second:#?}");
@@ -117,6 +124,58 @@ async fn a_nullable_user_type_is_reported_and_left_alone() {
     assert!(ended.err.starts_with("lockstep: column public.users.user_type allows NULL"), "{ended:#?}");
     assert!(ended.err.contains("SET NOT NULL"), "{ended:#?}");
     assert_eq!(traces(&postgres).await, [""; 0]);
+}
+
+/// That `init` runs, leaves this identity to `user_transactions`, and `check` warns with the cure.
+async fn assert_kept(postgres: &Postgres, identity: &str, cure: &str) {
+    let program = Program::new(postgres, "");
+    let ended = program.run(&["init"]).await;
+    assert_eq!(ended.code, 0, "{ended:#?}");
+    assert!(ended.line("replica identity of public.user_transactions").ends_with("already there"));
+    let kept = "SELECT relreplident FROM pg_class WHERE relname = 'user_transactions'";
+    assert_eq!(postgres.value(kept).await.as_deref(), Some(identity));
+    let check = program.run(&["check"]).await;
+    let line = check.line("an edit of a completed row is told");
+    assert!(line.starts_with('!') && line.contains(cure), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nullable_status_leaves_the_identity_of_the_transactions_as_it_is() {
+    let postgres = server().await;
+    postgres.sql("ALTER TABLE user_transactions ALTER status DROP NOT NULL").await;
+    assert_kept(&postgres, "d", "ALTER COLUMN status SET NOT NULL").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identity_of_the_transactions_that_somebody_chose_stays() {
+    let postgres = server().await;
+    let chosen = "CREATE UNIQUE INDEX theirs ON user_transactions (transaction_id); \
+                  ALTER TABLE user_transactions ALTER transaction_id SET NOT NULL, REPLICA IDENTITY USING INDEX theirs";
+    postgres.sql(chosen).await;
+    assert_kept(&postgres, "i", "set to something else on purpose").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn updates_that_another_publication_has_never_fail_for_a_new_identity() {
+    let postgres = server().await;
+    postgres.sql("CREATE PUBLICATION narrow FOR TABLE user_transactions (id, amount)").await;
+    assert_kept(&postgres, "d", "publication \"narrow\" lists columns").await;
+    postgres.sql("INSERT INTO user_transactions (id, status) VALUES (1, 'pending')").await;
+    postgres.sql("UPDATE user_transactions SET status = 'completed'").await;
+    postgres.sql("DROP PUBLICATION narrow").await;
+    let ended = Program::new(&postgres, "").run(&["init"]).await;
+    assert!(ended.line("replica identity of public.user_transactions").ends_with("created"));
+    postgres.sql("UPDATE user_transactions SET status = 'pending', notes = ''").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_identity_of_the_transactions_tells_all_and_stays() {
+    let postgres = server().await;
+    postgres.sql("ALTER TABLE user_transactions DROP id, DROP notes, REPLICA IDENTITY FULL").await;
+    let program = Program::new(&postgres, "");
+    let ended = program.run(&["init"]).await;
+    assert!(ended.line("replica identity of public.user_transactions").ends_with("already there"));
+    assert!(program.run(&["check"]).await.line("table public.user_transactions").starts_with('✓'));
 }
 
 #[tokio::test(flavor = "multi_thread")]

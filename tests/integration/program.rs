@@ -68,7 +68,7 @@ pub const TABLES: &str = "
         wallet_balance numeric(18,6) NOT NULL DEFAULT 0, \"group\" text, bank_iban text);
     CREATE TABLE user_transactions (
         id int PRIMARY KEY, transaction_id text, user_id int, user_type text, type text,
-        amount numeric(18,6), status text, admin_id int, notes text);";
+        amount numeric(18,6), status text NOT NULL, admin_id int, notes text);";
 
 /// Every user in every key, and each event once, on servers that the demonstration starts itself.
 async fn the_demo_ends_well(more: &[&str]) {

@@ -175,3 +175,30 @@ async fn a_deposit_is_one_event_where_the_two_tables_have_ids_of_different_types
     assert_eq!(told.len(), 3, "{told:#?}");
     assert_eq!((told[2].event_type(), &told[2].json["user_id"]), ("user_update", &json!(7)));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edit_of_a_completed_row_touches_nothing() {
+    let world = World::running(On::Single).await;
+    world.user("live", 7, "100").await;
+    let older = world.credit(7, "5").await;
+    world.credit(7, "10").await;
+    world.eventually_equal().await;
+    let subscriber = world.subscriber().await;
+    let config = world.store.hash(&config_of("live:7")).await;
+    for edit in ["notes = 'x', method_type = 'card'", "id = 1000", "amount = 6", "status = 'completed'"] {
+        world.sql(&format!("UPDATE user_transactions SET {edit} WHERE transaction_id = '{older}'")).await;
+    }
+    let heard = world.heard_all(&subscriber).await;
+    assert!(heard.is_empty(), "{heard:#?}");
+    assert_eq!(world.store.hash(&config_of("live:7")).await, config);
+    // Taken back and completed again: it is updated to it.
+    world
+        .sql(&format!("UPDATE user_transactions SET status = 'pending' WHERE transaction_id = '{older}'"))
+        .await;
+    world
+        .sql(&format!("UPDATE user_transactions SET status = 'completed' WHERE transaction_id = '{older}'"))
+        .await;
+    let heard = world.heard_all(&subscriber).await;
+    assert_eq!(heard.len(), 1, "{heard:#?}");
+    assert_eq!(heard[0].transaction_ids(), [older]);
+}
