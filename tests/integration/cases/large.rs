@@ -60,7 +60,7 @@ async fn a_first_start_with_100_000_users_under_concurrent_writes_misses_nothing
     let peak = world.lockstep.peak_resident_bytes();
     assert!(peak < MEMORY_BOUND_BYTES, "{} MiB", peak >> 20);
     // The load publishes nothing: whatever was told belongs to a commit of the writers.
-    let told = subscriber.heard();
+    let told = world.heard_all(&subscriber).await;
     assert!(told.iter().all(|heard| matches!(heard.event_type(), "balance_change" | "user_update")));
     assert!(told.iter().all(|heard| !matches!(heard.text("operation_type"), "resync" | "repair" | "heal")));
     subscriber.assert_each_once();

@@ -10,10 +10,11 @@ use crate::harness::{On, Subscriber, World};
 on_both!(an_admin_deposit, an_admin_withdrawal, a_money_request_approval, profit_loss_and_swap);
 
 /// The one event that a user's change must give: the same words on both channels.
-async fn the_event_after(subscriber: &Subscriber, user: &str, earlier: usize) -> Heard {
-    let on_balances = subscriber.wait_for(BALANCE_UPDATES, user, earlier + 1).await;
-    let on_users = subscriber.wait_for(USER_UPDATES, user, earlier + 1).await;
-    assert_eq!(on_balances.len(), earlier + 1, "{on_balances:#?}");
+async fn the_event_after(world: &World, subscriber: &Subscriber, user: &str, earlier: usize) -> Heard {
+    world.heard_all(subscriber).await;
+    let on_balances = subscriber.of(BALANCE_UPDATES, user);
+    let on_users = subscriber.of(USER_UPDATES, user);
+    assert_eq!((on_balances.len(), on_users.len()), (earlier + 1, earlier + 1), "{on_balances:#?}");
     assert_eq!(on_users[earlier].payload, on_balances[earlier].payload);
     on_balances[earlier].clone()
 }
@@ -22,7 +23,7 @@ async fn an_admin_deposit(on: On) {
     let world = World::running(on).await;
     world.user("live", 7, "10000").await;
     let subscriber = world.subscriber().await;
-    world.caught_up().await;
+    world.heard_all(&subscriber).await;
     let before = subscriber.of(BALANCE_UPDATES, "live:7").len();
     let transaction_id = world.credit(7, "500.5").await;
     world.eventually_equal().await;
@@ -35,7 +36,7 @@ async fn an_admin_deposit(on: On) {
     assert_eq!(config["last_transaction_id"], transaction_id);
     assert!(is_iso_utc(&config["last_transaction_at"]), "{config:?}");
 
-    let event = the_event_after(&subscriber, "live:7", before).await;
+    let event = the_event_after(&world, &subscriber, "live:7", before).await;
     assert_eq!(event.event_type(), "balance_change");
     assert_eq!(event.text("source"), "cdc");
     assert_eq!(event.text("operation_type"), "deposit");
@@ -59,7 +60,7 @@ async fn an_admin_withdrawal(on: On) {
     let world = World::running(on).await;
     world.user("live", 7, "10000").await;
     let subscriber = world.subscriber().await;
-    world.caught_up().await;
+    world.heard_all(&subscriber).await;
     let before = subscriber.of(BALANCE_UPDATES, "live:7").len();
     world.withdraw(7, "250.25").await;
     world.eventually_equal().await;
@@ -69,7 +70,7 @@ async fn an_admin_withdrawal(on: On) {
     assert_eq!(config["last_withdrawal_amount"], "250.25", "positive");
     assert_eq!(config["last_admin_action"], "withdrawal");
     assert!(!config.contains_key("last_deposit_amount"));
-    let event = the_event_after(&subscriber, "live:7", before).await;
+    let event = the_event_after(&world, &subscriber, "live:7", before).await;
     assert_eq!(event.text("operation_type"), "withdraw");
     assert_eq!(event.json["transactions"][0]["amount"], json!(-250.25));
 }
@@ -78,12 +79,12 @@ async fn a_money_request_approval(on: On) {
     let world = World::running(on).await;
     world.user("live", 7, "10000").await;
     let subscriber = world.subscriber().await;
-    world.caught_up().await;
+    world.heard_all(&subscriber).await;
     let before = subscriber.of(BALANCE_UPDATES, "live:7").len();
     world.approve_money_request(7, "75").await;
     world.eventually_equal().await;
     assert_eq!(world.store.get("user_balance:live:7").await.as_deref(), Some("10075"));
-    let event = the_event_after(&subscriber, "live:7", before).await;
+    let event = the_event_after(&world, &subscriber, "live:7", before).await;
     assert_eq!(event.json["transactions"][0]["reference_id"], "1");
 }
 
@@ -92,7 +93,7 @@ async fn profit_loss_and_swap(on: On) {
     world.user("live", 7, "1000").await;
     world.user("demo", 8, "1000").await;
     let subscriber = world.subscriber().await;
-    world.caught_up().await;
+    world.heard_all(&subscriber).await;
     let before = subscriber.of(BALANCE_UPDATES, "live:7").len();
     for (kind, amount, balance) in
         [("profit", "10.5", "1010.5"), ("loss", "-0.25", "1010.25"), ("swap", "-1", "1009.25")]
@@ -102,7 +103,8 @@ async fn profit_loss_and_swap(on: On) {
         world.eventually_equal().await;
         assert_eq!(world.store.get("user_balance:live:7").await.as_deref(), Some(balance));
     }
-    let told = subscriber.wait_for(BALANCE_UPDATES, "live:7", before + 3).await;
+    world.heard_all(&subscriber).await;
+    let told = subscriber.of(BALANCE_UPDATES, "live:7");
     let kinds: Vec<&str> = told[before..].iter().map(|heard| heard.text("operation_type")).collect();
     assert_eq!(kinds, ["profit", "loss", "swap"]);
     // No admin, no admin's fields.
@@ -116,11 +118,11 @@ async fn a_bare_update_typed_by_an_admin_reaches_every_key() {
     let world = World::running(On::Single).await;
     world.user("live", 7, "1").await;
     let subscriber = world.subscriber().await;
-    world.caught_up().await;
+    world.heard_all(&subscriber).await;
     let before = subscriber.of(BALANCE_UPDATES, "live:7").len();
     world.sql("UPDATE users SET wallet_balance = 42.42 WHERE id = 7").await;
     world.eventually_equal().await;
-    let event = the_event_after(&subscriber, "live:7", before).await;
+    let event = the_event_after(&world, &subscriber, "live:7", before).await;
     assert_eq!(event.event_type(), "balance_change");
     assert!(event.json["operation_type"].is_null(), "{}", event.payload);
     assert_eq!(event.json["transactions"], json!([]));
@@ -131,13 +133,13 @@ async fn a_rollback_leaves_no_trace() {
     let world = World::running(On::Single).await;
     world.user("live", 7, "100").await;
     let subscriber = world.subscriber().await;
-    world.caught_up().await;
+    world.heard_all(&subscriber).await;
     let before = subscriber.heard().len();
     let config = world.store.hash(&config_of("live:7")).await;
     world.sql("BEGIN; UPDATE users SET wallet_balance = 5 WHERE id = 7; DELETE FROM users WHERE id = 7; ROLLBACK").await;
-    world.caught_up().await;
+    let heard = world.heard_all(&subscriber).await;
     assert_eq!(world.store.hash(&config_of("live:7")).await, config);
-    assert_eq!(subscriber.heard().len(), before);
+    assert_eq!(heard.len(), before);
     world.assert_equal().await;
 }
 
@@ -146,7 +148,7 @@ async fn a_savepoint_rolled_back_inside_a_commit_leaves_no_trace() {
     let world = World::running(On::Single).await;
     world.user("live", 7, "100").await;
     let subscriber = world.subscriber().await;
-    world.caught_up().await;
+    world.heard_all(&subscriber).await;
     let before = subscriber.of(BALANCE_UPDATES, "live:7").len();
     world
         .sql(
@@ -155,7 +157,7 @@ async fn a_savepoint_rolled_back_inside_a_commit_leaves_no_trace() {
         )
         .await;
     world.eventually_equal().await;
-    let event = the_event_after(&subscriber, "live:7", before).await;
+    let event = the_event_after(&world, &subscriber, "live:7", before).await;
     assert_eq!(event.json["updated_fields"]["wallet_balance"], json!(150));
 }
 

@@ -188,7 +188,7 @@ async fn a_flush_of_one_master_doubles_no_event_of_the_others() {
     world.caught_up().await;
     world.eventually_equal().await;
     let mut seen = BTreeSet::new();
-    for heard in subscriber.heard() {
+    for heard in world.heard_all(&subscriber).await {
         if cluster.master_of(&format!("{{{}}}", heard.user())).await != flushed {
             let event = (heard.channel.clone(), heard.text("event_id").to_owned());
             assert!(seen.insert(event), "published twice: {}", heard.payload);

@@ -15,7 +15,7 @@ async fn a_pending_row_counts_once_it_is_completed() {
     let world = World::running(On::Single).await;
     world.user("live", 7, "100").await;
     let subscriber = world.subscriber().await;
-    world.caught_up().await;
+    world.heard_all(&subscriber).await;
     let before = subscriber.heard().len();
     let columns = "transaction_id, user_id, user_type, type, amount, status, admin_id";
     world
@@ -23,8 +23,7 @@ async fn a_pending_row_counts_once_it_is_completed() {
             "INSERT INTO user_transactions ({columns}) VALUES ('P1', 7, 'live', 'deposit', 30, 'pending', 9)"
         ))
         .await;
-    world.caught_up().await;
-    assert_eq!(subscriber.heard().len(), before, "a pending row touches nothing");
+    assert_eq!(world.heard_all(&subscriber).await.len(), before, "a pending row touches nothing");
     assert!(!world.store.hash(&config_of("live:7")).await.contains_key("last_transaction_id"));
 
     world
@@ -39,6 +38,7 @@ async fn a_pending_row_counts_once_it_is_completed() {
         (config["last_transaction_id"].as_str(), config["last_deposit_amount"].as_str()),
         ("P1", "30")
     );
+    world.heard_all(&subscriber).await;
     let told = subscriber.of(BALANCE_UPDATES, "live:7").pop().unwrap();
     assert_eq!(told.transaction_ids(), ["P1"]);
 }
@@ -58,9 +58,9 @@ async fn rows_that_failed_or_were_cancelled_or_deleted_touch_nothing() {
     }
     world.sql("DELETE FROM user_transactions").await;
     world.sql("TRUNCATE user_transactions").await;
-    world.caught_up().await;
+    let heard = world.heard_all(&subscriber).await;
     assert_eq!(world.store.hash(&config_of("live:7")).await, config);
-    assert!(subscriber.heard().is_empty(), "{:#?}", subscriber.heard());
+    assert!(heard.is_empty(), "{heard:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -68,12 +68,12 @@ async fn several_rows_of_one_user_in_one_transaction_are_one_event() {
     let world = World::running(On::Single).await;
     world.user("live", 7, "100").await;
     let subscriber = world.subscriber().await;
-    world.caught_up().await;
+    world.heard_all(&subscriber).await;
     let before = subscriber.of(BALANCE_UPDATES, "live:7").len();
     let ((first, first_id), (second, second_id)) = (DEPOSIT.statements(7), SWAP.statements(7));
     world.sql(&format!("BEGIN; {first} {second} COMMIT")).await;
     world.eventually_equal().await;
-    world.caught_up().await;
+    world.heard_all(&subscriber).await;
 
     let told = subscriber.of(BALANCE_UPDATES, "live:7");
     assert_eq!(told.len(), before + 1, "{told:#?}");
@@ -91,13 +91,12 @@ async fn two_users_in_one_transaction_get_one_event_each() {
     world.user("live", 7, "100").await;
     world.user("demo", 8, "100").await;
     let subscriber = world.subscriber().await;
-    world.caught_up().await;
+    world.heard_all(&subscriber).await;
     let before = subscriber.heard().len();
     let ((first, first_id), (second, second_id)) = (DEPOSIT.statements(7), SWAP.statements(8));
     world.sql(&format!("BEGIN; {first} {second} COMMIT")).await;
     world.eventually_equal().await;
-    world.caught_up().await;
-    assert_eq!(subscriber.heard().len(), before + 4, "two users on two channels");
+    assert_eq!(world.heard_all(&subscriber).await.len(), before + 4, "two users on two channels");
     let (live, demo) = (subscriber.of(USER_UPDATES, "live:7"), subscriber.of(USER_UPDATES, "demo:8"));
     assert_eq!(live.last().unwrap().transaction_ids(), [first_id]);
     assert_eq!(demo.last().unwrap().transaction_ids(), [second_id]);
@@ -109,12 +108,12 @@ async fn a_completed_row_without_a_change_of_the_user_is_told_as_an_update() {
     let world = World::running(On::Single).await;
     world.user("live", 7, "100").await;
     let subscriber = world.subscriber().await;
-    world.caught_up().await;
+    world.heard_all(&subscriber).await;
     let before = subscriber.of(BALANCE_UPDATES, "live:7").len();
     let columns = "transaction_id, user_id, user_type, type, amount, status, admin_id, created_at";
     let values = "('A1', 7, 'live', 'deposit', 12.5, 'completed', 9, '2026-01-15 10:30:00.250+00')";
     world.sql(&format!("INSERT INTO user_transactions ({columns}) VALUES {values}")).await;
-    world.caught_up().await;
+    world.heard_all(&subscriber).await;
     let config = world.store.hash(&config_of("live:7")).await;
     assert_eq!(config["last_transaction_id"], "A1");
     assert_eq!(config["last_transaction_at"], "2026-01-15T10:30:00.250Z");

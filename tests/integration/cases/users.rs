@@ -45,7 +45,7 @@ async fn a_user_is_deleted(on: On) {
     assert!(world.store.keys("*live:7*").await.iter().all(|key| key.starts_with("lockstep:")));
     let told = subscriber.wait_for(BALANCE_UPDATES, "live:7", 1).await;
     assert_eq!(told[0].event_type(), "user_deleted");
-    world.caught_up().await;
+    world.heard_all(&subscriber).await;
     assert!(
         subscriber.of(USER_UPDATES, "live:7").is_empty(),
         "a subscriber that HSETs would bring the user back"
@@ -86,8 +86,13 @@ async fn moves(statement: &str, destination: &str) {
     let gone = subscriber.wait_for(BALANCE_UPDATES, "live:7", 1).await;
     let came = subscriber.wait_for(BALANCE_UPDATES, destination, 1).await;
     assert_eq!((gone[0].event_type(), came[0].event_type()), ("user_deleted", "user_created"));
-    let order: Vec<String> =
-        subscriber.heard().iter().filter(|h| h.channel == BALANCE_UPDATES).map(|h| h.user()).collect();
+    let order: Vec<String> = world
+        .heard_all(&subscriber)
+        .await
+        .iter()
+        .filter(|h| h.channel == BALANCE_UPDATES)
+        .map(|h| h.user())
+        .collect();
     assert_eq!(order, ["live:7", destination]);
 }
 
@@ -134,7 +139,7 @@ async fn a_change_that_leaves_the_balance_is_told_on_user_updates_only() {
     let told = subscriber.wait_for(USER_UPDATES, "live:7", 1).await;
     assert_eq!(told[0].event_type(), "user_update");
     assert_eq!(told[0].json["updated_fields"]["group"], "vip");
-    world.caught_up().await;
+    world.heard_all(&subscriber).await;
     assert!(subscriber.of(BALANCE_UPDATES, "live:7").is_empty());
 }
 

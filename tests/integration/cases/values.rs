@@ -117,7 +117,7 @@ async fn a_balance_that_is_no_number_never_reaches_a_key() {
         [1.0, 0.0],
         "once, and not again when the row that was read says the same"
     );
-    assert!(subscriber.heard().iter().all(|heard| !heard.payload.contains("NaN")));
+    assert!(world.heard_all(&subscriber).await.iter().all(|heard| !heard.payload.contains("NaN")));
     world.sql("UPDATE users SET wallet_balance = 5 WHERE id = 7").await;
     world.eventually_equal().await;
     assert_eq!(world.store.get("user_balance:live:7").await.as_deref(), Some("5"));
