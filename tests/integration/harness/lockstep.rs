@@ -163,8 +163,14 @@ impl Lockstep {
 
     /// Asks it to end and waits until it has.
     pub async fn sigterm(&self) -> ExitStatus {
+        self.sigterm_while(async || ()).await
+    }
+
+    /// Asks it to end, lets something happen, and waits until it has ended.
+    pub async fn sigterm_while(&self, meanwhile: impl AsyncFnOnce()) -> ExitStatus {
         let process = self.process.lock().unwrap().take().expect("a running lockstep");
         process.signal("TERM");
+        meanwhile().await;
         process.wait().await
     }
 
