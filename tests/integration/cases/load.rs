@@ -19,8 +19,7 @@ async fn balances_that_changed_inside_a_gap_reach_the_keys_and_are_counted_as_un
     world.lockstep.run().await;
     world.eventually_equal().await;
     assert_eq!(world.lockstep.metric("lockstep_unpublished_total").await, 3.0);
-    world.caught_up().await;
-    assert_eq!(subscriber.heard().len(), 0);
+    assert_eq!(world.heard_all(&subscriber).await.len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -31,7 +30,7 @@ async fn the_first_load_writes_every_user_and_publishes_nothing() {
     let subscriber = world.subscriber().await;
     world.lockstep.run().await;
     world.assert_equal().await;
-    assert!(subscriber.heard().is_empty());
+    assert!(world.heard_all(&subscriber).await.is_empty());
 }
 
 /// A commit that waits for a synchronous standby is in WAL and in the stream, and no snapshot sees it yet.
@@ -67,11 +66,37 @@ async fn a_commit_that_is_streamed_but_not_yet_visible_survives_the_load() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_load_that_was_killed_is_finished_by_the_next_run() {
-    let world = World::loading(30_000).await;
+    const USERS: u32 = 5_000;
+    let mut setup = Setup::on(On::Single);
+    // One small chunk after the other: it is under way for seconds.
+    setup.config = "[load]\nworkers = 1\nchunk_rows = 5".into();
+    let world = World::loading_as(setup, USERS).await;
+    // Lines of progress are five seconds apart.
+    let locker = world.postgres.client().await;
+    locker.batch_execute("BEGIN; LOCK TABLE users IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let five_seconds = "SELECT clock_timestamp() > query_start + interval '5 s' FROM pg_stat_activity \
+                        WHERE query LIKE 'BEGIN; LOCK TABLE%'";
+    world.postgres.eventually_value(five_seconds, "t").await;
+    locker.batch_execute("COMMIT").await.unwrap();
+    let log = async |what: &str, line: &str| {
+        eventually(what, async || world.lockstep.log().contains(line).then_some(())).await;
+    };
+    log("its length is told", &format!("loading users expected={USERS}")).await;
+    eventually("its progress is kept", async || {
+        let mark = world.store.get("lockstep:load:lockstep").await?;
+        mark.contains("\"up_to\":\"").then_some(())
+    })
+    .await;
+    log("its progress is told", "loading users users=").await;
     world.lockstep.kill9();
     world.sql("UPDATE users SET wallet_balance = wallet_balance + 0.5 WHERE id % 7 = 0").await;
     world.lockstep.run().await;
     world.eventually_equal().await;
+    let said = world.lockstep.log();
+    let (_, done) = said.split_once("loading users: done users=").expect("the end of the load");
+    let loaded: u32 = done.split(' ').next().and_then(|users| users.parse().ok()).expect("a number");
+    assert!((1..USERS).contains(&loaded), "the second run loaded {loaded} of {USERS} users");
+    assert!(world.store.get("lockstep:load:lockstep").await.is_none());
 }
 
 /// A load of 20,000 users that has begun, and Redis paused, so that it stands still.

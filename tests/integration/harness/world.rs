@@ -75,7 +75,11 @@ impl World {
 
     /// So many users `live:1`, `live:2`, ... of whom the first load has written the first.
     pub async fn loading(users: u32) -> World {
-        let world = World::set_up(Setup::on(On::Single)).await;
+        World::loading_as(Setup::on(On::Single), users).await
+    }
+
+    pub async fn loading_as(setup: Setup, users: u32) -> World {
+        let world = World::set_up(setup).await;
         let insert = "INSERT INTO users (id, user_type, wallet_balance) SELECT n, 'live', n";
         world.sql(&format!("{insert} FROM generate_series(1, {users}) n")).await;
         world.lockstep.init().await;
