@@ -50,6 +50,18 @@ async fn a_followed_column_that_disappears_is_named_and_the_rest_goes_on() {
     assert_eq!(world.store.get("user_balance:live:7").await.as_deref(), Some("101"));
 }
 
+/// The published columns of `users` without this one.
+async fn published_users_but(world: &World, column: &str) -> String {
+    let columns =
+        "SELECT string_agg(quote_ident(name), ', ') FROM pg_publication_tables, unnest(attnames) name";
+    let columns = format!("{columns} WHERE tablename = 'users' AND name <> '{column}'");
+    world.postgres.value(&columns).await.expect("columns")
+}
+
+fn publish(columns: &str) -> String {
+    format!("ALTER PUBLICATION lockstep SET TABLE users ({columns}), user_transactions")
+}
+
 /// A published column can be dropped only once it is out of the publication (CONTRACT 6.1).
 #[tokio::test(flavor = "multi_thread")]
 async fn a_followed_column_that_is_dropped_under_load_is_named_until_it_is_back() {
@@ -57,16 +69,7 @@ async fn a_followed_column_that_is_dropped_under_load_is_named_until_it_is_back(
     world.sql("INSERT INTO users (id, user_type, wallet_balance) SELECT n, 'live', 1000 FROM generate_series(1, 50) n").await;
     let workload = Workload::start(&world.postgres, 3, 1, 50).await;
     workload.progress(50).await;
-    let published = world
-        .postgres
-        .value(
-            "SELECT string_agg(quote_ident(name), ', ') FROM pg_publication_tables, unnest(attnames) name \
-             WHERE tablename = 'users' AND name <> 'mam_id'",
-        )
-        .await
-        .expect("columns");
-    let publish =
-        |columns: &str| format!("ALTER PUBLICATION lockstep SET TABLE users ({columns}), user_transactions");
+    let published = published_users_but(&world, "mam_id").await;
     world.sql(&publish(&published)).await;
     world.sql("ALTER TABLE users DROP COLUMN mam_id").await;
     workload.progress(50).await;
@@ -236,6 +239,29 @@ async fn a_truncate_of_a_table_of_many_types_leaves_the_users_of_another_table()
     assert_eq!(gone, ["demo:8", "live:7"]);
 }
 
+/// A column of another type has to be out of the publication meanwhile (CONTRACT 6.1).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_followed_column_that_is_retyped_under_load_is_followed_as_what_it_is() {
+    let world = World::running(On::Single).await;
+    world.sql("INSERT INTO users (id, user_type, wallet_balance) SELECT n, 'live', 1000 FROM generate_series(1, 50) n").await;
+    let workload = Workload::start(&world.postgres, 3, 1, 50).await;
+    workload.progress(50).await;
+    let without = published_users_but(&world, "leverage").await;
+    world.sql(&publish(&without)).await;
+    world.sql("ALTER TABLE users ALTER leverage TYPE numeric(10,2)").await;
+    workload.progress(50).await;
+    world.sql(&publish(&format!("{without}, leverage"))).await;
+    workload.progress(50).await;
+    workload.stop().await;
+    let subscriber = world.subscriber().await;
+    world.sql("UPDATE users SET leverage = 1.50").await;
+    world.eventually_equal().await;
+    world.lockstep.wait_ready().await;
+    let heard = world.heard_all(&subscriber).await;
+    let told = heard.iter().rfind(|heard| heard.user() == "live:7").expect("an event");
+    assert!(told.payload.contains("\"leverage\":1.5,"), "{}", told.payload);
+}
+
 async fn the_example_key_map_does_what_it_says(on: On) {
     let map = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/example-keymap.toml");
     let mut setup = Setup::on(on);
@@ -251,13 +277,12 @@ async fn the_example_key_map_does_what_it_says(on: On) {
     let own = Subscriber::to(world.store.any_node(), &["portfolio_force_recalc", "group_updates"]).await;
 
     world.credit(123, "50").await;
-    world.caught_up().await;
+    let recalc = world.heard_all(&own).await;
     assert!(!world.store.exists("user_summary:live:123").await);
     assert_eq!(world.store.hash("user_portfolio:{live:123}").await["wallet_balance"], "150");
     for key in of_group {
         assert!(world.store.exists(key).await, "{key}: the group did not change");
     }
-    let recalc = own.heard();
     assert_eq!(recalc.len(), 1, "{recalc:#?}");
     assert_eq!(recalc[0].channel, "portfolio_force_recalc");
     assert_eq!(recalc[0].text("type"), "FORCE_PORTFOLIO_RECALC");
@@ -265,11 +290,11 @@ async fn the_example_key_map_does_what_it_says(on: On) {
     assert_eq!(recalc[0].text("reason"), "deposit");
 
     world.sql("UPDATE users SET \"group\" = 'vip' WHERE id = 123").await;
-    world.caught_up().await;
+    let heard = world.heard_all(&own).await;
     for key in of_group {
         assert!(!world.store.exists(key).await, "{key}: the group changed");
     }
-    assert!(own.heard().iter().any(|heard| heard.channel == "group_updates"), "{:#?}", own.heard());
+    assert!(heard.iter().any(|heard| heard.channel == "group_updates"), "{heard:#?}");
 
     world.sql("UPDATE users SET email = NULL WHERE id = 123").await;
     world.caught_up().await;
