@@ -35,7 +35,8 @@ const COMPARE_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Supervisor {
     /// The whole configuration: every precondition is looked at before a stream is started.
     pub config: Arc<Config>,
-    /// `--no-snapshot`: Redis already matches the slot's position.
+    /// `--no-snapshot`: Redis already matches the slot's position. True of the first session only: what Redis
+    /// loses afterwards has to be loaded.
     pub trust_redis: bool,
     /// Starts a load behind what an earlier one has reached.
     pub start_load: Box<dyn Fn(Option<String>) -> JoinHandle<()> + Send + Sync>,
@@ -57,7 +58,7 @@ type Load = Option<JoinHandle<()>>;
 
 impl Supervisor {
     /// Runs sessions until a stop is asked for or a fault is definite.
-    pub async fn run(self, mut pipeline: Pipeline) -> Result<()> {
+    pub async fn run(mut self, mut pipeline: Pipeline) -> Result<()> {
         let mut outage = Outage::new(RECONNECT_FIRST, RECONNECT_LIMIT, u64::from(std::process::id()));
         let mut load = None;
         let mut stop = self.stop.clone();
@@ -79,13 +80,19 @@ impl Supervisor {
         ended
     }
 
-    async fn one_session(&self, pipeline: &mut Pipeline, load: &mut Load, outage: &mut Outage) -> Result<()> {
+    async fn one_session(
+        &mut self,
+        pipeline: &mut Pipeline,
+        load: &mut Load,
+        outage: &mut Outage,
+    ) -> Result<()> {
         let mut stop = self.stop.clone();
         let started = tokio::select! {
             () = stopped(&mut stop) => return Ok(()),
             started = self.start(pipeline, load) => started?,
         };
         outage.end();
+        self.trust_redis = false;
         let Started { stream, tripwire, identity, from, xid } = started;
         pipeline.metrics().stream.leader.set(1);
         pipeline.health().tell(|facts| facts.stream = StreamState::Streaming);
@@ -151,9 +158,6 @@ impl Supervisor {
         let Start { epoch, load: reason } = start::decide(server, &redis, self.trust_redis);
         let sink = pipeline.sink().await?;
         sink.write_epoch(epoch).await?;
-        if reason.is_none() && !redis.loaded {
-            sink.write_mark(LoadMark::Loaded, Some("{}")).await?;
-        }
         pipeline.note_loaded(reason.is_none());
         if let Some(reason) = reason {
             // A mark may have been written after what it counts was lost: it says nothing beside a lost checkpoint.
@@ -162,6 +166,10 @@ impl Supervisor {
         }
         if !redis.forgot_nothing() || reason.is_some_and(|reason| reason != LoadReason::NeverLoaded) {
             self.first_checkpoint(pipeline, server).await?;
+        }
+        // Behind the checkpoint: the mark alone would look like a node that forgot.
+        if reason.is_none() && !redis.loaded {
+            pipeline.sink().await?.write_mark(LoadMark::Loaded, Some("{}")).await?;
         }
         Ok(())
     }

@@ -28,6 +28,7 @@ mod keys;
 mod large;
 mod load;
 mod money;
+mod no_snapshot;
 mod outage;
 mod permissions;
 mod redis_faults;
