@@ -2,8 +2,10 @@
 //! and again.
 
 mod server;
+mod standby;
 mod start;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::backoff::Outage;
-use crate::catalog::{Catalog, Slot, query_error};
+use crate::catalog::{Catalog, Holder, Slot, query_error};
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -26,7 +28,7 @@ use start::{LoadReason, RedisSide, ServerSide, Start};
 
 /// First delay before a new connection.
 const RECONNECT_FIRST: Duration = Duration::from_millis(100);
-/// Longest delay before a new connection: a waiting instance takes over within about this.
+/// Longest delay before a new connection.
 const RECONNECT_LIMIT: Duration = Duration::from_secs(1);
 /// Longest time between `START_REPLICATION` and the first read: the walsender is not answered meanwhile.
 const COMPARE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -42,6 +44,14 @@ pub struct Supervisor {
     pub start_load: Box<dyn Fn(Option<String>) -> JoinHandle<()> + Send + Sync>,
     /// Turns true when the program is to stop.
     pub stop: watch::Receiver<bool>,
+}
+
+/// Whose turn it is to stream.
+enum Turn {
+    /// Ours.
+    Ours(Box<Started>),
+    /// Another instance's.
+    Theirs(Holder),
 }
 
 /// A stream that is ours, and what is needed to go on with it.
@@ -63,11 +73,11 @@ impl Supervisor {
         let mut load = None;
         let mut stop = self.stop.clone();
         let ended = loop {
-            let ended = self.one_session(&mut pipeline, &mut load, &mut outage).await;
-            pipeline.metrics().stream.leader.set(0);
-            match ended {
+            match self.one_turn(&mut pipeline, &mut load, &mut outage).await {
+                Ok(ControlFlow::Break(())) => break Ok(()),
+                Ok(ControlFlow::Continue(())) => continue,
                 Err(fault) if fault.is_transient() => note_fault(&pipeline, &fault, &mut outage),
-                ended => break ended,
+                Err(fault) => break Err(fault),
             }
             tokio::select! {
                 () = stopped(&mut stop) => break Ok(()),
@@ -80,43 +90,61 @@ impl Supervisor {
         ended
     }
 
-    async fn one_session(
+    /// Streams, or waits while another instance does; a break is a stop that was asked for.
+    async fn one_turn(
         &mut self,
         pipeline: &mut Pipeline,
         load: &mut Load,
         outage: &mut Outage,
-    ) -> Result<()> {
+    ) -> Result<ControlFlow<()>> {
         let mut stop = self.stop.clone();
-        let started = tokio::select! {
-            () = stopped(&mut stop) => return Ok(()),
-            started = self.start(pipeline, load) => started?,
+        let turn = tokio::select! {
+            () = stopped(&mut stop) => return Ok(ControlFlow::Break(())),
+            turn = self.start(pipeline, load) => turn?,
         };
         outage.end();
-        self.trust_redis = false;
-        let Started { stream, tripwire, identity, from, xid } = started;
-        pipeline.metrics().stream.leader.set(1);
-        pipeline.health().tell(|facts| facts.stream = StreamState::Streaming);
-        tracing::info!(%from, slot = identity.slot, "streaming");
-        let metrics = pipeline.metrics().stream.clone();
-        let server = server::watch(tripwire, identity.slot.clone(), metrics, pipeline.server_end());
-        let signals = Signals { stop, server: Box::pin(server) };
-        Session::new(pipeline, stream, identity, from, xid).run(signals).await
+        match turn {
+            Turn::Ours(started) => {
+                self.trust_redis = false;
+                let ended = session(pipeline, *started, stop).await;
+                pipeline.metrics().stream.leader.set(0);
+                ended.map(ControlFlow::Break)
+            }
+            Turn::Theirs(Holder { pid, who }) => {
+                pipeline.health().tell(|facts| facts.stream = StreamState::Standby);
+                tracing::info!(pid, who, "another instance holds the slot; this one waits for it");
+                tokio::select! {
+                    () = stopped(&mut stop) => Ok(ControlFlow::Break(())),
+                    free = standby::wait_for_slot(&self.config.postgres) => free.map(ControlFlow::Continue),
+                }
+            }
+        }
     }
 
     /// Takes the slot and compares what it and Redis remember.
-    async fn start(&self, pipeline: &mut Pipeline, load: &mut Load) -> Result<Started> {
+    async fn start(&self, pipeline: &mut Pipeline, load: &mut Load) -> Result<Turn> {
         let postgres = &self.config.postgres;
         // Redis first: a walsender that is started while Redis is away would not be answered.
         let sink = pipeline.sink().await?;
         sink.read_records().await?;
         preflight::refuse_obstacles(&[preflight::permissions(sink, &self.config).await?])?;
         let client = wire::sql::connect(postgres).await?;
-        self.look(&client, pipeline).await?;
+        if let Some(holder) = self.look(&client).await? {
+            return Ok(Turn::Theirs(holder));
+        }
         let mut walsender = Walsender::connect(postgres).await?;
         let system = walsender.identify_system().await?;
         let (system_id, timeline) = (system.system_id, system.timeline);
         let mut tripwire = Tripwire::connect(postgres).await?;
-        let stream = walsender.start_replication(&postgres.slot, Lsn::ZERO, &postgres.publication).await?;
+        let started = walsender.start_replication(&postgres.slot, Lsn::ZERO, &postgres.publication).await;
+        let stream = match started {
+            Ok(stream) => stream,
+            // Another instance was quicker.
+            Err(fault) => match holder(&client, &postgres.slot).await? {
+                Some(holder) => return Ok(Turn::Theirs(holder)),
+                None => return Err(fault),
+            },
+        };
         let compared = tokio::time::timeout(COMPARE_TIMEOUT, async {
             let (from, xid) = position(&client, &postgres.slot).await?;
             let server = ServerSide { system_id: system_id.clone(), timeline, confirmed_flush: from };
@@ -129,19 +157,17 @@ impl Supervisor {
             compared = compared => compared.map_err(late)??,
         };
         let identity = Identity { slot: postgres.slot.clone(), system_id, timeline };
-        Ok(Started { stream, tripwire, identity, from, xid })
+        Ok(Turn::Ours(Box::new(Started { stream, tripwire, identity, from, xid })))
     }
 
-    /// Refuses where a precondition is an obstacle; waits where another instance holds the slot.
-    async fn look(&self, client: &tokio_postgres::Client, pipeline: &Pipeline) -> Result<()> {
-        let name = &self.config.postgres.slot;
-        if let Some(Slot { holder: Some(holder), .. }) = Slot::read(client, name).await? {
-            pipeline.health().tell(|facts| facts.stream = StreamState::Standby);
-            let fact = format!("slot {name:?} streams to pid {} ({})", holder.pid, holder.who);
-            return Err(Error::transient(fact, ""));
+    /// Who else holds the slot; where nobody does, refuses if a precondition is an obstacle.
+    async fn look(&self, client: &tokio_postgres::Client) -> Result<Option<Holder>> {
+        if let Some(holder) = holder(client, &self.config.postgres.slot).await? {
+            return Ok(Some(holder));
         }
         let catalog = Catalog::read(client, &self.config).await?;
-        preflight::refuse_obstacles(&preflight::database(&catalog, &self.config))
+        preflight::refuse_obstacles(&preflight::database(&catalog, &self.config))?;
+        Ok(None)
     }
 
     /// Decides whether Redis can be trusted, and starts a load where it cannot.
@@ -218,6 +244,23 @@ impl Supervisor {
     }
 }
 
+/// Streams until a stop is asked for or a fault.
+async fn session(pipeline: &mut Pipeline, started: Started, stop: watch::Receiver<bool>) -> Result<()> {
+    let Started { stream, tripwire, identity, from, xid } = started;
+    pipeline.metrics().stream.leader.set(1);
+    pipeline.health().tell(|facts| facts.stream = StreamState::Streaming);
+    tracing::info!(%from, slot = identity.slot, "streaming");
+    let metrics = pipeline.metrics().stream.clone();
+    let server = server::watch(tripwire, identity.slot.clone(), metrics, pipeline.server_end());
+    let signals = Signals { stop, server: Box::pin(server) };
+    Session::new(pipeline, stream, identity, from, xid).run(signals).await
+}
+
+/// Who streams from the slot.
+async fn holder(client: &tokio_postgres::Client, slot: &str) -> Result<Option<Holder>> {
+    Ok(Slot::read(client, slot).await?.and_then(|slot| slot.holder))
+}
+
 /// Where the stream of the slot begins, and a transaction id of now.
 async fn position(client: &tokio_postgres::Client, slot: &str) -> Result<(Lsn, Xid64)> {
     let gone = || Error::transient(format!("slot {slot:?} is gone"), "run \"lockstep init\"");
@@ -242,7 +285,5 @@ fn note_fault(pipeline: &Pipeline, fault: &Error, outage: &mut Outage) {
     if outage.is_news(fault) {
         tracing::warn!(%fault, "the stream ended; connecting again");
     }
-    if pipeline.health().facts().stream != StreamState::Standby {
-        pipeline.health().tell(|facts| facts.stream = StreamState::Reconnecting { fault: fault.to_string() });
-    }
+    pipeline.health().tell(|facts| facts.stream = StreamState::Reconnecting { fault: fault.to_string() });
 }

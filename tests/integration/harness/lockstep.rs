@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::process::{Process, folder, free_port, guarded};
-use super::{PATIENCE, eventually_within};
+use super::{PATIENCE, eventually_ok, eventually_within};
 
 /// Lines of the log that a failed test shows.
 const SHOWN_LOG_LINES: usize = 120;
@@ -152,9 +152,23 @@ impl Lockstep {
         }
     }
 
+    /// Waits until `/readyz` gives a reason that holds these words.
+    pub async fn is_not_ready_because(&self, words: &str) {
+        let told = eventually_ok(async || match self.http("GET", "/readyz").await {
+            Ok((503, body)) if body.contains(words) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        told.await.unwrap_or_else(|other| panic!("/readyz does not say {words:?}: {other}"));
+    }
+
     /// The exit status of the instance, once there is one.
     pub fn exited(&self) -> Option<ExitStatus> {
         self.process.lock().unwrap().as_ref().and_then(Process::exited)
+    }
+
+    /// `STOP` freezes it, `CONT` wakes it.
+    pub fn signal(&self, name: &str) {
+        self.process.lock().unwrap().as_ref().expect("a running lockstep").signal(name);
     }
 
     pub fn kill9(&self) {

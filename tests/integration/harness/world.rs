@@ -47,6 +47,8 @@ pub struct World {
     pub store: Store,
     pub postgres: Postgres,
     pub tables: Vec<UserTable>,
+    /// More TOML of every instance's configuration.
+    config: String,
 }
 
 impl World {
@@ -58,7 +60,7 @@ impl World {
         );
         postgres.sql(setup.schema.as_deref().unwrap_or(SCHEMA)).await;
         let lockstep = Lockstep::new(&postgres.url(), &store.urls(), &setup.config);
-        World { lockstep, store, postgres, tables: setup.tables }
+        World { lockstep, store, postgres, tables: setup.tables, config: setup.config }
     }
 
     /// Initialised and streaming, without users.
@@ -87,6 +89,14 @@ impl World {
         let first = async || world.store.exists("user_balance:live:1").await.then_some(());
         eventually("the load has begun", first).await;
         world
+    }
+
+    /// Another instance with the same configuration, which waits for the slot.
+    pub async fn standby(&self) -> Lockstep {
+        let standby = Lockstep::new(&self.postgres.url(), &self.store.urls(), &self.config);
+        standby.spawn(&["run"]);
+        standby.is_not_ready_because("another instance holds the slot").await;
+        standby
     }
 
     pub async fn sql(&self, statements: &str) {
