@@ -25,8 +25,10 @@ const WINDOW_ROWS: usize = 4096;
 const WINDOW_BYTES: usize = 4 << 20;
 /// Default of `flight_events`.
 const FLIGHT_EVENTS: usize = 512;
-/// Default of `status_interval`; the server's default `wal_sender_timeout` is 60 s.
-const STATUS_INTERVAL: Duration = Duration::from_secs(10);
+/// Default of `status_interval`, a sixth of the stream's `wal_sender_timeout`.
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest `status_interval`: one update may be late, and the stream goes on.
+const STATUS_INTERVAL_LIMIT: Duration = Duration::from_secs(2);
 /// Default of `ready_lag`.
 const READY_LAG: Duration = Duration::from_secs(10);
 /// Default of `load.workers`.
@@ -266,7 +268,11 @@ fn read_stream(mut section: Section<'_>) -> Stream {
         window_rows: section.count("window_rows", WINDOW_ROWS, 1..=1 << 20),
         window_bytes: section.count("window_bytes", WINDOW_BYTES, 64 << 10..=1 << 30),
         flight_events: section.count("flight_events", FLIGHT_EVENTS, 1..=1 << 16),
-        status_interval: section.duration("status_interval", STATUS_INTERVAL, ms * 100..=minute / 2),
+        status_interval: section.duration(
+            "status_interval",
+            STATUS_INTERVAL,
+            ms * 100..=STATUS_INTERVAL_LIMIT,
+        ),
         ready_lag: section.duration("ready_lag", READY_LAG, ms..=minute * 60 * 24),
     };
     section.finish();

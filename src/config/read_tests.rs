@@ -38,7 +38,7 @@ fn without_file_and_environment_everything_has_its_default() {
     assert_eq!(config.http.token, None);
     assert_eq!(config.log.format, LogFormat::Text);
     assert_eq!(config.log.level, "info");
-    assert_eq!(config.stream.status_interval, Duration::from_secs(10));
+    assert_eq!(config.stream.status_interval, Duration::from_secs(1));
     assert_eq!(config.tables, TableSpec::defaults());
     assert_eq!(config.key_map, KeyMapSpec::from_toml(keys::BUILT_IN).unwrap());
 }

@@ -35,6 +35,10 @@ const ASK_INTERVAL: Duration = Duration::from_millis(20);
 /// How often lag and state are reported.
 const REPORT_INTERVAL: Duration = Duration::from_millis(250);
 
+/// Silence of the server after which the stream counts as cut; at half of it the server is asked for an answer. Longer
+/// than `wal_sender_timeout`: the slot is free by then.
+const SILENCE_LIMIT: Duration = Duration::from_secs(10);
+
 /// How long a stop waits for Redis to take what was already received.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -60,6 +64,8 @@ pub struct Session<'p> {
     /// The last window that is wholly in Redis once the flight that is out has landed.
     out_completes: Option<u64>,
     identity: Identity,
+    /// When the server was last heard, or was not listened to.
+    heard: Instant,
     /// The Redis connections whose memory was compared before this session.
     generation: u64,
 }
@@ -86,6 +92,7 @@ impl<'p> Session<'p> {
             checkpointed: Some(Instant::now()),
             out_completes: None,
             identity,
+            heard: Instant::now(),
             generation: pipeline.compared,
             stream,
             pipeline,
@@ -113,12 +120,15 @@ impl<'p> Session<'p> {
                 fault = &mut signals.server => return Err(fault),
                 landed = self.pipeline.lane.landed() => self.land(landed?),
                 // Before the stream, which may always have something: these are rare and bounded.
-                _ = status.tick() => self.queue_status(false),
+                _ = status.tick() => self.tell_status(reading)?,
                 // An idle server says where its WAL ends only when it is asked.
                 _ = ask.tick(), if waits_for_wal => self.queue_status(true),
                 _ = report.tick() => self.report()?,
                 Some(errand) = self.pipeline.errands.recv() => self.pipeline.take_errand(errand),
-                frame = serve(&mut self.stream, reading) => if let Some(frame) = frame? { self.take(frame)?; },
+                frame = serve(&mut self.stream, reading) => if let Some(frame) = frame? {
+                    self.heard = Instant::now();
+                    self.take(frame)?;
+                },
             }
         }
         self.drain(signals.server).await
@@ -238,6 +248,23 @@ impl<'p> Session<'p> {
         self.pipeline.note_landed(landed);
     }
 
+    /// The regular status update.
+    ///
+    /// # Errors
+    /// Transient where the server does not answer: a connection that is cut without a word would last for ever.
+    fn tell_status(&mut self, reading: bool) -> Result<()> {
+        if !reading {
+            self.heard = Instant::now();
+        }
+        let silence = self.heard.elapsed();
+        if silence >= SILENCE_LIMIT {
+            let fact = format!("postgres said nothing for {} s", SILENCE_LIMIT.as_secs());
+            return Err(Error::transient(fact, "check the network to the database"));
+        }
+        self.queue_status(silence >= SILENCE_LIMIT / 2);
+        Ok(())
+    }
+
     fn queue_status(&mut self, reply_requested: bool) {
         self.stream.queue_status(self.tracker.received_lsn(), self.tracker.flush_lsn(), reply_requested);
     }
@@ -247,6 +274,7 @@ impl<'p> Session<'p> {
         let deadline = tokio::time::sleep(DRAIN_TIMEOUT);
         tokio::pin!(deadline);
         let mut checkpointed = Lsn::ZERO;
+        let mut status = tokio::time::interval(self.pipeline.limits.status_interval);
         loop {
             // What was applied since the last checkpoint left makes the next due at once; one that Redis did not
             // take has to wait.
@@ -268,6 +296,9 @@ impl<'p> Session<'p> {
             tokio::select! {
                 landed = self.pipeline.lane.landed() => self.land(landed?),
                 () = tokio::time::sleep(CHECKPOINT_INTERVAL), if resting => {}
+                // The slot stays ours as long as it takes.
+                _ = status.tick() => self.queue_status(false),
+                ended = serve(&mut self.stream, false) => { ended?; }
                 _ = &mut server => return Ok(()),
                 () = &mut deadline => {
                     tracing::warn!(events = self.queue.events(), "redis did not take everything before the stop: it is sent again at the next start");

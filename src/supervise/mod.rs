@@ -30,8 +30,9 @@ use start::{LoadReason, RedisSide, ServerSide, Start};
 const RECONNECT_FIRST: Duration = Duration::from_millis(100);
 /// Longest delay before a new connection.
 const RECONNECT_LIMIT: Duration = Duration::from_secs(1);
-/// Longest time between `START_REPLICATION` and the first read: the walsender is not answered meanwhile.
-const COMPARE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest time between `START_REPLICATION` and the first read: the walsender is not answered meanwhile, and gives
+/// up after 6 s.
+const COMPARE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// What keeps the stream running.
 pub struct Supervisor {

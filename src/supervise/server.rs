@@ -14,6 +14,9 @@ use crate::wire::Tripwire;
 /// stream is not read.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
+/// Longest time that an answer may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Watches until the server shuts down or the connection ends; the fault says which.
 ///
 /// A fast shutdown waits until the stream has acknowledged all it was sent: whoever streams has to close the
@@ -36,7 +39,8 @@ pub async fn watch(
             fault = tripwire.tripped() => return fault,
             _ = look.tick() => {}
         }
-        match tripwire.query(&question).await {
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, tripwire.query(&question)).await;
+        match answer.unwrap_or_else(|_| Err(Error::transient("postgres does not answer", ""))) {
             Ok(rows) => {
                 let number = |index: usize| rows.first()?.get(index)?.as_deref()?.parse().ok();
                 server_end.fetch_max(number(0).unwrap_or(0), Ordering::Relaxed);

@@ -27,8 +27,10 @@ pub(super) fn options(pg: &Postgres, ours: &str) -> String {
     format!("{theirs} {SETTINGS} {ours}").trim().to_owned()
 }
 
-/// How long the server waits for a status before it ends the stream; it asks for one at half of it.
-const WAL_SENDER_TIMEOUT_MS: u32 = 60_000;
+/// How long the server waits for a status before it ends the stream; it asks for one at half of it. Until then an
+/// instance that is frozen or cut off keeps the slot from the one that waits: the two updates that are due in a third
+/// of it are the margin against a late one.
+const WAL_SENDER_TIMEOUT_MS: u32 = 6_000;
 
 /// Rows that a query may answer; control queries answer a handful.
 const MAX_ROWS: usize = 100_000;

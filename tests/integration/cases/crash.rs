@@ -8,11 +8,11 @@ use crate::harness::{On, Setup, Subscriber, World, eventually};
 
 on_both!(kill_9_at_ten_random_moments_under_load, a_subscriber_hears_each_event_once_and_in_order_per_user);
 
-const USERS: u32 = 60;
+pub(super) const USERS: u32 = 60;
 /// Their balance only grows; the workload leaves them alone.
-const GROWING: u32 = 5;
+pub(super) const GROWING: u32 = 5;
 
-async fn world_with_users(on: On) -> World {
+pub(super) async fn world_with_users(on: On) -> World {
     let world = World::running(on).await;
     let users = format!("SELECT n, 'live', 1000 FROM generate_series(1, {}) n", USERS + GROWING);
     world.sql(&format!("INSERT INTO users (id, user_type, wallet_balance) {users}")).await;
@@ -21,7 +21,7 @@ async fn world_with_users(on: On) -> World {
 }
 
 /// What must hold once everything is quiet: every key equal, every completed row told once on both channels.
-async fn nothing_is_missing_and_nothing_doubled(world: &World, subscriber: &Subscriber) {
+pub(super) async fn nothing_is_missing_and_nothing_doubled(world: &World, subscriber: &Subscriber) {
     world.heard_all(subscriber).await;
     world.eventually_equal().await;
     everything_was_told_once(world, subscriber).await;

@@ -1,6 +1,119 @@
 //! Two instances: one holds the slot, the other waits for it and takes over.
 
-use crate::harness::{Mode, On, World};
+use std::time::{Duration, Instant};
+
+use super::crash::{GROWING, USERS, nothing_is_missing_and_nothing_doubled, world_with_users};
+use crate::harness::workload::{Growing, Workload};
+use crate::harness::{Line, Lockstep, Mode, On, Setup, World, eventually};
+
+on_both!(
+    the_second_takes_over_within_two_seconds_of_a_kill_9,
+    a_rolling_restart_loses_and_repeats_nothing,
+    a_frozen_instance_that_wakes_up_moves_no_key_back_and_repeats_nothing,
+);
+
+/// From the end of one leader to the readiness of the next.
+const TAKEOVER: Duration = Duration::from_secs(2);
+/// The same where the server has to find out first that the leader is gone.
+const TAKEOVER_AFTER_A_CUT: Duration = Duration::from_secs(10);
+
+async fn leads(lockstep: &Lockstep) -> bool {
+    lockstep.metric("lockstep_leader").await == 1.0
+}
+
+/// Waits until the second is ready and leads; says how long that took.
+async fn takes_over(second: &Lockstep) -> Duration {
+    let since = Instant::now();
+    second.wait_ready().await;
+    assert!(leads(second).await);
+    since.elapsed()
+}
+
+async fn the_second_takes_over_within_two_seconds_of_a_kill_9(on: On) {
+    let mut world = world_with_users(on).await;
+    let subscriber = world.subscriber().await;
+    let mut second = world.standby().await;
+    let growing = Growing::start(&world, USERS + 1, GROWING).await;
+    let workload = Workload::start(&world.postgres, 2, 1, USERS).await;
+    let mut slowest = Duration::ZERO;
+    for _ in 0..3 {
+        workload.progress(100).await;
+        assert!(leads(&world.lockstep).await && !leads(&second).await);
+        world.lockstep.kill9();
+        slowest = slowest.max(takes_over(&second).await);
+        std::mem::swap(&mut world.lockstep, &mut second);
+        second = world.standby().await;
+    }
+    workload.stop().await;
+    growing.stop().await;
+    println!("slowest takeover: {slowest:?}");
+    assert!(slowest < TAKEOVER, "{slowest:?}");
+    nothing_is_missing_and_nothing_doubled(&world, &subscriber).await;
+}
+
+async fn a_rolling_restart_loses_and_repeats_nothing(on: On) {
+    let mut world = world_with_users(on).await;
+    let subscriber = world.subscriber().await;
+    let mut second = world.standby().await;
+    let growing = Growing::start(&world, USERS + 1, GROWING).await;
+    let workload = Workload::start(&world.postgres, 2, 1, USERS).await;
+    for _ in 0..3 {
+        workload.progress(100).await;
+        assert_eq!(world.lockstep.sigterm().await.code(), Some(0));
+        let took = takes_over(&second).await;
+        assert!(took < TAKEOVER, "{took:?}");
+        std::mem::swap(&mut world.lockstep, &mut second);
+        second = world.standby().await;
+    }
+    workload.stop().await;
+    growing.stop().await;
+    nothing_is_missing_and_nothing_doubled(&world, &subscriber).await;
+}
+
+async fn a_frozen_instance_that_wakes_up_moves_no_key_back_and_repeats_nothing(on: On) {
+    let mut world = world_with_users(on).await;
+    let subscriber = world.subscriber().await;
+    let mut second = world.standby().await;
+    let growing = Growing::start(&world, USERS + 1, GROWING).await;
+    let workload = Workload::start(&world.postgres, 2, 1, USERS).await;
+    workload.progress(100).await;
+    world.lockstep.signal("STOP");
+    let took = takes_over(&second).await;
+    println!("takeover from a frozen instance: {took:?}");
+    assert!(took < TAKEOVER_AFTER_A_CUT, "{took:?}");
+    workload.progress(200).await;
+    world.lockstep.signal("CONT");
+    world.lockstep.is_not_ready_because("another instance holds the slot").await;
+    assert!(!leads(&world.lockstep).await && leads(&second).await);
+    workload.progress(100).await;
+    workload.stop().await;
+    growing.stop().await;
+    std::mem::swap(&mut world.lockstep, &mut second);
+    nothing_is_missing_and_nothing_doubled(&world, &subscriber).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_is_cut_off_from_the_database_is_replaced_within_ten_seconds() {
+    let mut world = World::set_up(Setup::on(On::Single)).await;
+    let proxy = world.through_a_proxy().await;
+    world.lockstep.init().await;
+    world.user("live", 7, "100").await;
+    world.lockstep.run().await;
+    let subscriber = world.subscriber().await;
+    let mut second = world.standby().await;
+    proxy.set(Line::Silent);
+    let took = takes_over(&second).await;
+    println!("takeover from an instance that is cut off: {took:?}");
+    assert!(took < TAKEOVER_AFTER_A_CUT, "{took:?}");
+    world.credit(7, "1").await;
+    eventually("the first knows that it is cut off", async || (!leads(&world.lockstep).await).then_some(()))
+        .await;
+    world.lockstep.is_not_ready_because("postgres").await;
+    proxy.set(Line::Open);
+    world.lockstep.is_not_ready_because("another instance holds the slot").await;
+    std::mem::swap(&mut world.lockstep, &mut second);
+    nothing_is_missing_and_nothing_doubled(&world, &subscriber).await;
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn waiting_for_the_slot_hides_no_later_fault() {
@@ -18,5 +131,5 @@ async fn waiting_for_the_slot_is_no_reconnect() {
     world.lockstep.kill9();
     second.wait_ready().await;
     assert_eq!(second.metric("lockstep_postgres_reconnects_total").await, 0.0);
-    assert_eq!(second.metric("lockstep_leader").await, 1.0);
+    assert!(leads(&second).await);
 }

@@ -6,8 +6,8 @@ use super::oracle::{UserTable, differences, summary};
 use super::store::{On, Store};
 use super::subscriber::{Heard, lsn};
 use super::{
-    Lockstep, PATIENCE, Postgres, PostgresOptions, RedisOptions, Subscriber, eventually, eventually_ok,
-    eventually_within,
+    Lockstep, PATIENCE, Postgres, PostgresOptions, Proxy, RedisOptions, Subscriber, eventually,
+    eventually_ok, eventually_within,
 };
 
 /// CONTRACT section 2, with the secrets that real installations keep beside it.
@@ -89,6 +89,14 @@ impl World {
         let first = async || world.store.exists("user_balance:live:1").await.then_some(());
         eventually("the load has begun", first).await;
         world
+    }
+
+    /// Has the instance, not yet running, reach the database through a line that can be cut.
+    pub async fn through_a_proxy(&mut self) -> Proxy {
+        let proxy = Proxy::start(self.postgres.port()).await;
+        let url = self.postgres.url().replace(&self.postgres.port().to_string(), &proxy.port().to_string());
+        self.lockstep = Lockstep::new(&url, &self.store.urls(), &self.config);
+        proxy
     }
 
     /// Another instance with the same configuration, which waits for the slot.
