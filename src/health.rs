@@ -37,6 +37,11 @@ pub enum StreamState {
     Starting,
     /// Another instance holds the slot; this one waits for it.
     Standby,
+    /// The slot is made anew.
+    MakingSlot {
+        /// The older transactions that must end first.
+        waits_for: String,
+    },
     /// Changes arrive.
     Streaming,
     /// The connection is gone; the fact says why.
@@ -77,6 +82,9 @@ impl Facts {
             StreamState::Streaming => {}
             StreamState::Starting => reasons.push("the stream has not started".to_owned()),
             StreamState::Standby => reasons.push("another instance holds the slot".to_owned()),
+            StreamState::MakingSlot { waits_for } => {
+                reasons.push(format!("the new slot waits for {waits_for}: end what need not be open"));
+            }
             StreamState::Reconnecting { fault } => reasons.push(fault.clone()),
         }
         if !self.loaded {

@@ -7,7 +7,7 @@ mod table;
 
 pub use publication::{Publication, Published};
 pub use server::Server;
-pub use slot::{Holder, Slot};
+pub use slot::{Holder, Slot, blockers};
 pub use table::{Column, ColumnList, Identity, Index, Partition, Table};
 
 use tokio_postgres::Client;

@@ -41,6 +41,15 @@ pub struct Holder {
 }
 
 impl Slot {
+    /// Why nothing can be streamed from it any more, in words.
+    pub fn lost_because(&self) -> Option<&str> {
+        match (&self.invalidation, self.wal_status.as_deref()) {
+            (Some(reason), _) => Some(reason),
+            (None, Some("lost")) => Some("WAL that it needs was removed"),
+            _ => None,
+        }
+    }
+
     /// Reads a slot; `None` when there is none of that name.
     pub async fn read(client: &Client, name: &str) -> Result<Option<Slot>> {
         // The row as JSON has invalidation_reason (17+) and conflicting (16+) where they exist.
@@ -74,4 +83,19 @@ impl Slot {
             lag_bytes: row.get(9),
         }))
     }
+}
+
+/// The transactions that a process waits for, for people.
+pub async fn blockers(client: &Client, pid: i32) -> Result<Vec<String>> {
+    // A prepared transaction has no process: pg_blocking_pids gives 0 for it.
+    const SQL: &str = "
+        SELECT concat('pid ', a.pid, ' (', concat_ws(', ', a.usename, nullif(a.application_name, ''), a.state,
+                      'transaction since ' || to_char(a.xact_start, 'HH24:MI:SS')), ')')
+        FROM pg_stat_activity a WHERE a.pid = ANY (pg_blocking_pids($1))
+        UNION ALL
+        SELECT concat('prepared transaction ', p.gid)
+        FROM pg_prepared_xacts p WHERE 0 = ANY (pg_blocking_pids($1))
+        ORDER BY 1";
+    let rows = client.query(SQL, &[&pid]).await.map_err(|e| query_error("asking who holds the lock", &e))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }

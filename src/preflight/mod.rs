@@ -88,12 +88,18 @@ impl fmt::Display for Item {
 
 /// Every precondition on the database's side.
 pub fn database(catalog: &Catalog, config: &Config) -> Vec<Item> {
+    let mut items = beside_slot(catalog, config);
+    items.extend(slot::judge(catalog, config));
+    items
+}
+
+/// Those that must hold before a slot is made: it could never decode what was written before they did.
+pub fn beside_slot(catalog: &Catalog, config: &Config) -> Vec<Item> {
     let mut items = server(catalog, config);
     for (spec, table) in config.tables.iter().zip(&catalog.tables) {
         items.extend(tables::judge(spec, table.as_ref(), catalog.server.has_column_lists()));
     }
     items.extend(publication::judge(catalog, config));
-    items.extend(slot::judge(catalog, config));
     items
 }
 

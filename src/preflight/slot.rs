@@ -15,12 +15,7 @@ pub(super) fn judge(catalog: &Catalog, config: &Config) -> Vec<Item> {
     if let Some(fact) = foreign(slot, name, &catalog.server.database) {
         return obstacle(fact, "choose another name under postgres.slot, then run \"lockstep init\"");
     }
-    let reason = match (&slot.invalidation, slot.wal_status.as_deref()) {
-        (Some(reason), _) => Some(reason.as_str()),
-        (None, Some("lost")) => Some("WAL that it needs was removed"),
-        _ => None,
-    };
-    if let Some(reason) = reason {
+    if let Some(reason) = slot.lost_because() {
         let cure =
             "run \"lockstep drop\", \"lockstep init\" and \"lockstep run\", which loads all users again";
         return obstacle(format!("slot {name:?} is invalidated ({reason})"), cure);

@@ -7,7 +7,7 @@ use tokio_postgres::error::SqlState;
 
 use super::{Pace, Statement, Step};
 use crate::backoff::Backoff;
-use crate::catalog::query_error;
+use crate::catalog::{blockers, query_error};
 use crate::error::{Error, Result};
 
 /// How long a brief statement waits for its lock, and so how long others can queue behind it.
@@ -82,19 +82,4 @@ async fn patient(
 async fn set_lock_timeout(client: &Client, timeout: Duration) -> Result<()> {
     let sql = format!("SET lock_timeout = {}", timeout.as_millis());
     client.batch_execute(&sql).await.map_err(|e| query_error("setting lock_timeout", &e))
-}
-
-/// The transactions that this process waits for.
-async fn blockers(watcher: &Client, pid: i32) -> Result<Vec<String>> {
-    // A prepared transaction has no process: pg_blocking_pids gives 0 for it.
-    const SQL: &str = "
-        SELECT concat('pid ', a.pid, ' (', concat_ws(', ', a.usename, nullif(a.application_name, ''), a.state,
-                      'transaction since ' || to_char(a.xact_start, 'HH24:MI:SS')), ')')
-        FROM pg_stat_activity a WHERE a.pid = ANY (pg_blocking_pids($1))
-        UNION ALL
-        SELECT concat('prepared transaction ', p.gid)
-        FROM pg_prepared_xacts p WHERE 0 = ANY (pg_blocking_pids($1))
-        ORDER BY 1";
-    let rows = watcher.query(SQL, &[&pid]).await.map_err(|e| query_error("asking who holds the lock", &e))?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
 }

@@ -1,6 +1,8 @@
 //! Keeps a stream running: look at the server, take the slot, compare what both sides remember, run a session,
 //! and again.
 
+mod anew;
+mod claim;
 mod server;
 mod standby;
 mod start;
@@ -13,34 +15,31 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::backoff::Outage;
-use crate::catalog::{Catalog, Holder, Slot, query_error};
+use crate::catalog::Holder;
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::health::StreamState;
-use crate::lsn::{Lsn, Snapshot, Xid64};
+use crate::lsn::{Lsn, Xid64};
 use crate::pipeline::session::{Session, Signals};
 use crate::pipeline::{Identity, Pipeline};
-use crate::preflight;
 use crate::sink::{Fencing, Flight, LoadMark};
-use crate::wire::{self, Stream, Tripwire, Walsender};
+use crate::wire::{Stream, Tripwire};
 use start::{LoadReason, RedisSide, ServerSide, Start};
 
 /// First delay before a new connection.
 const RECONNECT_FIRST: Duration = Duration::from_millis(100);
 /// Longest delay before a new connection.
 const RECONNECT_LIMIT: Duration = Duration::from_secs(1);
-/// Longest time between `START_REPLICATION` and the first read: the walsender is not answered meanwhile, and gives
-/// up after 6 s.
-const COMPARE_TIMEOUT: Duration = Duration::from_secs(4);
-
 /// What keeps the stream running.
 pub struct Supervisor {
     /// The whole configuration: every precondition is looked at before a stream is started.
     pub config: Arc<Config>,
-    /// `--no-snapshot`: Redis already matches the slot's position. True of the first session only: what Redis
-    /// loses afterwards has to be loaded.
+    /// `--no-snapshot`: Redis already matches the slot's position, at the first session; what it loses afterwards has
+    /// to be loaded.
     pub trust_redis: bool,
+    /// Whether a session has begun.
+    pub has_streamed: bool,
     /// Starts a load behind what an earlier one has reached.
     pub start_load: Box<dyn Fn(Option<String>) -> JoinHandle<()> + Send + Sync>,
     /// Turns true when the program is to stop.
@@ -53,6 +52,8 @@ enum Turn {
     Ours(Box<Started>),
     /// Another instance's.
     Theirs(Holder),
+    /// To be seen: the slot was made anew.
+    Again,
 }
 
 /// A stream that is ours, and what is needed to go on with it.
@@ -106,11 +107,12 @@ impl Supervisor {
         outage.end();
         match turn {
             Turn::Ours(started) => {
-                self.trust_redis = false;
+                self.has_streamed = true;
                 let ended = session(pipeline, *started, stop).await;
                 pipeline.metrics().stream.leader.set(0);
                 ended.map(ControlFlow::Break)
             }
+            Turn::Again => Ok(ControlFlow::Continue(())),
             Turn::Theirs(Holder { pid, who }) => {
                 pipeline.health().tell(|facts| facts.stream = StreamState::Standby);
                 tracing::info!(pid, who, "another instance holds the slot; this one waits for it");
@@ -120,55 +122,6 @@ impl Supervisor {
                 }
             }
         }
-    }
-
-    /// Takes the slot and compares what it and Redis remember.
-    async fn start(&self, pipeline: &mut Pipeline, load: &mut Load) -> Result<Turn> {
-        let postgres = &self.config.postgres;
-        // Redis first: a walsender that is started while Redis is away would not be answered.
-        let sink = pipeline.sink().await?;
-        sink.read_records().await?;
-        preflight::refuse_obstacles(&[preflight::permissions(sink, &self.config).await?])?;
-        let client = wire::sql::connect(postgres).await?;
-        if let Some(holder) = self.look(&client).await? {
-            return Ok(Turn::Theirs(holder));
-        }
-        let mut walsender = Walsender::connect(postgres).await?;
-        let system = walsender.identify_system().await?;
-        let (system_id, timeline) = (system.system_id, system.timeline);
-        let mut tripwire = Tripwire::connect(postgres).await?;
-        let started = walsender.start_replication(&postgres.slot, Lsn::ZERO, &postgres.publication).await;
-        let stream = match started {
-            Ok(stream) => stream,
-            // Another instance was quicker.
-            Err(fault) => match holder(&client, &postgres.slot).await? {
-                Some(holder) => return Ok(Turn::Theirs(holder)),
-                None => return Err(fault),
-            },
-        };
-        let compared = tokio::time::timeout(COMPARE_TIMEOUT, async {
-            let (from, xid) = position(&client, &postgres.slot).await?;
-            let server = ServerSide { system_id: system_id.clone(), timeline, confirmed_flush: from };
-            self.go_on(pipeline, load, &server).await?;
-            Ok::<_, Error>((from, xid))
-        });
-        let late = |_| Error::transient("redis did not answer while the slot was compared with it", "");
-        let (from, xid) = tokio::select! {
-            fault = tripwire.tripped() => return Err(fault),
-            compared = compared => compared.map_err(late)??,
-        };
-        let identity = Identity { slot: postgres.slot.clone(), system_id, timeline };
-        Ok(Turn::Ours(Box::new(Started { stream, tripwire, identity, from, xid })))
-    }
-
-    /// Who else holds the slot; where nobody does, refuses if a precondition is an obstacle.
-    async fn look(&self, client: &tokio_postgres::Client) -> Result<Option<Holder>> {
-        if let Some(holder) = holder(client, &self.config.postgres.slot).await? {
-            return Ok(Some(holder));
-        }
-        let catalog = Catalog::read(client, &self.config).await?;
-        preflight::refuse_obstacles(&preflight::database(&catalog, &self.config))?;
-        Ok(None)
     }
 
     /// Decides whether Redis can be trusted, and starts a load where it cannot.
@@ -182,7 +135,8 @@ impl Supervisor {
             loaded: records.loaded.is_some(),
             epoch: records.epoch,
         };
-        let Start { epoch, load: reason } = start::decide(server, &redis, self.trust_redis);
+        let Start { epoch, load: reason } =
+            start::decide(server, &redis, self.trust_redis && !self.has_streamed);
         let sink = pipeline.sink().await?;
         sink.write_epoch(epoch).await?;
         pipeline.note_loaded(reason.is_none());
@@ -255,22 +209,6 @@ async fn session(pipeline: &mut Pipeline, started: Started, stop: watch::Receive
     let server = server::watch(tripwire, identity.slot.clone(), metrics, pipeline.server_end());
     let signals = Signals { stop, server: Box::pin(server) };
     Session::new(pipeline, stream, identity, from, xid).run(signals).await
-}
-
-/// Who streams from the slot.
-async fn holder(client: &tokio_postgres::Client, slot: &str) -> Result<Option<Holder>> {
-    Ok(Slot::read(client, slot).await?.and_then(|slot| slot.holder))
-}
-
-/// Where the stream of the slot begins, and a transaction id of now.
-async fn position(client: &tokio_postgres::Client, slot: &str) -> Result<(Lsn, Xid64)> {
-    let gone = || Error::transient(format!("slot {slot:?} is gone"), "run \"lockstep init\"");
-    let confirmed = Slot::read(client, slot).await?.and_then(|slot| slot.confirmed_flush).ok_or_else(gone)?;
-    let row = client.query_one("SELECT pg_current_snapshot()::text", &[]).await;
-    let row = row.map_err(|error| query_error("reading a snapshot", &error))?;
-    let snapshot = row.get::<_, String>(0).parse::<Snapshot>();
-    let snapshot = snapshot.map_err(|error| Error::definite(error.to_string(), "report this as a bug"))?;
-    Ok((confirmed, snapshot.xmax))
 }
 
 /// Waits for the stop; for ever when whoever could ask for it is gone.

@@ -35,6 +35,7 @@ mod redis_faults;
 mod resync;
 mod schema;
 mod shutdown;
+mod slot;
 mod takeover;
 mod tls;
 mod transactions;

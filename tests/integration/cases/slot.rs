@@ -1,0 +1,120 @@
+//! A slot that is dropped or invalidated: made anew, and what happened meanwhile reaches Redis by a load.
+
+use crate::harness::workload::Workload;
+use crate::harness::{On, World, eventually};
+
+on_both!(a_slot_that_was_dropped_while_running_is_made_anew, a_slot_that_was_dropped_while_away_is_made_anew);
+
+const USERS: u32 = 50;
+
+async fn world_with_users(on: On) -> World {
+    let world = World::running(on).await;
+    let users = format!("SELECT n, 'live', 1000 FROM generate_series(1, {USERS}) n");
+    world.sql(&format!("INSERT INTO users (id, user_type, wallet_balance) {users}")).await;
+    world.caught_up().await;
+    world
+}
+
+/// As an administrator would, against an instance that comes back at once.
+async fn drop_the_slot(world: &World) {
+    let client = world.postgres.client().await;
+    eventually("the slot is dropped", async || {
+        let end = "SELECT pg_terminate_backend(active_pid, 1000) FROM pg_replication_slots WHERE active";
+        client.batch_execute(end).await.ok()?;
+        client.batch_execute("SELECT pg_drop_replication_slot('lockstep')").await.ok()
+    })
+    .await;
+}
+
+/// Makes the server drop WAL that the slot still needs.
+async fn invalidate_the_slot(world: &World) {
+    world.sql("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'").await;
+    world.sql("SELECT pg_reload_conf()").await;
+    world.postgres.eventually_value("SHOW max_slot_wal_keep_size", "1MB").await;
+    for _ in 0..4 {
+        world.sql("SELECT pg_logical_emit_message(false, 'lockstep-test', ''), pg_switch_wal()").await;
+    }
+    world.sql("CHECKPOINT").await;
+    let status = "SELECT wal_status FROM pg_replication_slots";
+    world.postgres.eventually_value(status, "lost").await;
+    world.sql("ALTER SYSTEM RESET max_slot_wal_keep_size").await;
+    world.sql("SELECT pg_reload_conf()").await;
+}
+
+async fn is_whole_again(world: &World) {
+    eventually("the loss is noticed", async || world.lockstep.log().contains("made anew").then_some(()))
+        .await;
+    world.lockstep.wait_ready().await;
+    world.caught_up().await;
+    world.eventually_equal().await;
+}
+
+async fn a_slot_that_was_dropped_while_running_is_made_anew(on: On) {
+    let world = world_with_users(on).await;
+    let workload = Workload::start(&world.postgres, 2, 1, USERS).await;
+    workload.progress(50).await;
+    drop_the_slot(&world).await;
+    workload.progress(50).await;
+    is_whole_again(&world).await;
+    workload.stop().await;
+    world.caught_up().await;
+    world.eventually_equal().await;
+}
+
+async fn a_slot_that_was_dropped_while_away_is_made_anew(on: On) {
+    let world = world_with_users(on).await;
+    assert_eq!(world.lockstep.sigterm().await.code(), Some(0));
+    drop_the_slot(&world).await;
+    world.sql("UPDATE users SET wallet_balance = wallet_balance + 1 WHERE id <= 3").await;
+    let subscriber = world.subscriber().await;
+    world.lockstep.run().await;
+    is_whole_again(&world).await;
+    assert_eq!(world.lockstep.metric("lockstep_unpublished_total").await, 3.0);
+    assert_eq!(subscriber.heard().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_never_was_is_not_made_by_run() {
+    let world = World::running(On::Single).await;
+    assert_eq!(world.lockstep.sigterm().await.code(), Some(0));
+    let toml = world.lockstep.configuration().replace("[redis]", "slot = \"lokcstep\"\n[redis]");
+    world.lockstep.configure(&toml);
+    let ended = world.lockstep.finish(&["run"]).await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(format!("{ended:?}").contains("lockstep init"), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_was_invalidated_while_away_is_made_anew() {
+    let world = world_with_users(On::Single).await;
+    assert_eq!(world.lockstep.sigterm().await.code(), Some(0));
+    world.sql("UPDATE users SET wallet_balance = wallet_balance + 1 WHERE id <= 3").await;
+    invalidate_the_slot(&world).await;
+    world.lockstep.run().await;
+    is_whole_again(&world).await;
+    assert_eq!(world.lockstep.metric("lockstep_unpublished_total").await, 3.0);
+    let kept = "SELECT wal_status, plugin FROM pg_replication_slots";
+    assert_eq!(world.postgres.rows(kept).await, [[Some("reserved".to_owned()), Some("pgoutput".to_owned())]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_was_invalidated_while_redis_hung_is_made_anew() {
+    let world = world_with_users(On::Single).await;
+    world.store.single().pause();
+    world.sql("UPDATE users SET wallet_balance = wallet_balance + 1 WHERE id <= 3").await;
+    invalidate_the_slot(&world).await;
+    world.store.single().resume();
+    is_whole_again(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_transaction_that_a_new_slot_waits_for_is_named() {
+    let world = world_with_users(On::Single).await;
+    let open = world.postgres.client().await;
+    let pid: i32 = open.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+    open.batch_execute("BEGIN; UPDATE users SET wallet_balance = 7 WHERE id = 7").await.unwrap();
+    drop_the_slot(&world).await;
+    world.lockstep.is_not_ready_because(&format!("the new slot waits for pid {pid}")).await;
+    open.batch_execute("COMMIT").await.unwrap();
+    is_whole_again(&world).await;
+}
