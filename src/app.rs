@@ -101,10 +101,10 @@ pub async fn run(config: Config, key_map: KeyMap, options: RunOptions) -> Result
         metrics,
         health,
     });
-    let start_load =
-        Box::new(move |reached| supervised(faults.clone(), resync::load::load(reader.clone(), reached)));
-    let supervisor =
-        Supervisor { config, trust_redis: !options.snapshot, has_streamed: false, start_load, stop };
+    let start_load = Box::new(move |reached, published| {
+        supervised(faults.clone(), resync::load::load(reader.clone(), reached, published))
+    });
+    let supervisor = Supervisor::new(config, !options.snapshot, start_load, stop);
     tokio::select! {
         ended = supervisor.run(pipeline) => ended,
         Some(fault) = fault_inbox.recv() => Err(fault),

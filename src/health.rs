@@ -27,6 +27,8 @@ pub struct Facts {
     pub lag: Duration,
     /// Followed columns or tables that the stream does not carry, as `table.column`.
     pub gaps: Vec<String>,
+    /// Followed tables that the publication does not carry.
+    pub unpublished: Vec<String>,
 }
 
 /// The replication stream.
@@ -95,6 +97,9 @@ impl Facts {
         if self.lag > bound {
             reasons.push(format!("redis is {:.1} s behind the database", self.lag.as_secs_f64()));
         }
+        let unpublished =
+            |table: &String| format!("the publication does not carry {table}: run \"lockstep init\"");
+        reasons.extend(self.unpublished.iter().map(unpublished));
         reasons.extend(self.gaps.iter().map(|gap| format!("the stream does not carry {gap}")));
         reasons
     }

@@ -53,6 +53,8 @@ pub struct StreamMetrics {
     pub reconnects: IntCounter,
     /// 1 for every followed table or column that the stream no longer carries.
     pub mapping_gaps: IntGaugeVec,
+    /// Followed tables that the publication does not carry.
+    pub unpublished_tables: IntGauge,
 }
 
 /// What goes to Redis.
@@ -171,6 +173,8 @@ fn stream_metrics(names: &Names<'_>) -> prometheus::Result<StreamMetrics> {
             "Followed column that the stream does not carry.",
             &["column"],
         )?,
+        unpublished_tables: names
+            .gauge("unpublished_tables", "Followed tables that the publication does not carry.")?,
     })
 }
 

@@ -128,6 +128,8 @@ pub struct Pipeline {
     asked: Asked,
     /// Position of the last row of this session that Redis holds.
     present: Position,
+    /// What the last session told PostgreSQL to forget.
+    acknowledged: Lsn,
     /// Whether the rows being loaded may hold changes that the stream never carried.
     in_gap: bool,
     /// Position of the last event of the stream that was counted.
@@ -187,6 +189,7 @@ impl Pipeline {
             repairs,
             asked: Asked::new(asked),
             present: Position::default(),
+            acknowledged: Lsn::ZERO,
             in_gap: false,
             noted: Position::default(),
             out_since: None,
@@ -395,6 +398,11 @@ impl Pipeline {
     /// Where the end of the server's WAL is told.
     pub fn server_end(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.server_end)
+    }
+
+    /// What the last session told PostgreSQL to forget: the slot stands there or before.
+    pub fn acknowledged(&self) -> Lsn {
+        self.acknowledged
     }
 
     /// The counters.

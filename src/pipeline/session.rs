@@ -82,6 +82,7 @@ impl<'p> Session<'p> {
         // The server sends again what the last session had beyond `from`, and positions of another history
         // may be lower: only what this session applies may stand in the fence of a row that was read.
         pipeline.present = Position::default();
+        pipeline.acknowledged = from;
         let limits = &pipeline.limits;
         let window = Window { rows: limits.window_rows, bytes: limits.window_bytes };
         Session {
@@ -266,7 +267,9 @@ impl<'p> Session<'p> {
     }
 
     fn queue_status(&mut self, reply_requested: bool) {
-        self.stream.queue_status(self.tracker.received_lsn(), self.tracker.flush_lsn(), reply_requested);
+        let flushed = self.tracker.flush_lsn();
+        self.pipeline.acknowledged = flushed;
+        self.stream.queue_status(self.tracker.received_lsn(), flushed, reply_requested);
     }
 
     /// Brings what was received into Redis, acknowledges it and says goodbye; at once where the server goes too.

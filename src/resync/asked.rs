@@ -89,7 +89,7 @@ async fn read_tables(reader: &Reader, line: &str, tables: &[String], progress: O
         kind: Kind::Reread(Reread::Resync),
         mark: LoadMark::Resync,
         what: "reading users again",
-        question: Some(line.to_owned()),
+        of: Reached { question: Some(line.to_owned()), ..Reached::default() },
     };
     let only = (!tables.is_empty()).then_some(tables);
     pass_over(reader, pass, only, reached.unwrap_or_default()).await

@@ -14,6 +14,9 @@ pub struct Reached {
     /// What asked for the resync; `None`: it is the load.
     #[serde(default)]
     pub question: Option<String>,
+    /// The publication under which the load began, as its mark.
+    #[serde(default)]
+    pub published: String,
 }
 
 impl Reached {
@@ -26,6 +29,17 @@ impl Reached {
     pub fn from_text(text: &str) -> Reached {
         serde_json::from_str(text).unwrap_or_default()
     }
+}
+
+/// The record of a finished load, or of one that has reached nothing yet: the publication under which it began.
+pub fn record(published: &str) -> String {
+    serde_json::json!({ "published": published }).to_string()
+}
+
+/// The publication that any record of a load names; `None` where an older version wrote it.
+pub fn recorded(record: &str) -> Option<String> {
+    let record: serde_json::Value = serde_json::from_str(record).ok()?;
+    record.get("published")?.as_str().map(str::to_owned)
 }
 
 /// Ids in `(after, up_to]`; `None` is unbounded.
@@ -85,6 +99,16 @@ impl Cursor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_record_names_its_publication() {
+        let reached = Reached { table: 1, up_to: Some("7".into()), published: "5/6".into() };
+        assert_eq!(Reached::from_text(&reached.to_text()), reached);
+        assert_eq!(recorded(&reached.to_text()).as_deref(), Some("5/6"));
+        assert_eq!(recorded(&record("5/6")).as_deref(), Some("5/6"));
+        assert_eq!(Reached::from_text(&record("5/6")), Reached::default(), "nothing is reached yet");
+        assert_eq!(recorded("{}"), None);
+    }
 
     #[test]
     fn ranges_follow_each_other_to_the_last() {

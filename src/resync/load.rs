@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 use super::Reader;
-use super::cursor::{Cursor, Range, Reached};
+use super::cursor::{self, Cursor, Range, Reached};
 use super::progress::Progress;
 use super::read::{self, Which};
 use super::sweep;
@@ -30,14 +30,16 @@ const RETRY_LIMIT: Duration = Duration::from_secs(5);
 /// Shortest time between two marks of progress.
 const MARK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Loads everything behind what a load before this one has reached, and marks it as finished last.
-pub async fn load(reader: Reader, progress: Option<String>) -> Result<()> {
+/// Loads everything behind what a load before this one has reached, and marks it as finished last. `published` is
+/// the mark of the publication.
+pub async fn load(reader: Reader, progress: Option<String>, published: String) -> Result<()> {
     let reached = progress.map_or_else(Reached::default, |text| Reached::from_text(&text));
     let running = reader.metrics.running.with_label_values(&["load"]);
     running.set(1);
-    let pass = Pass { kind: Kind::Loaded, mark: LoadMark::Progress, what: "loading users", question: None };
+    let of = Reached { published: published.clone(), ..Reached::default() };
+    let pass = Pass { kind: Kind::Loaded, mark: LoadMark::Progress, what: "loading users", of };
     pass_over(&reader, pass, None, reached).await?;
-    reader.keep(LoadMark::Loaded, Some("{}".to_owned())).await?;
+    reader.keep(LoadMark::Loaded, Some(cursor::record(&published))).await?;
     reader.keep(LoadMark::Progress, None).await?;
     running.set(0);
     Ok(())
@@ -52,8 +54,8 @@ pub(super) struct Pass {
     pub(super) mark: LoadMark,
     /// For the log and the progress bar.
     pub(super) what: &'static str,
-    /// What asked for it: progress of another question is none of its own.
-    pub(super) question: Option<String>,
+    /// Its progress without a place: that of another pass is none of its own.
+    pub(super) of: Reached,
 }
 
 /// Reads every user of the tables, by default of all, behind what was reached; then removes the keys of users whom
@@ -73,7 +75,8 @@ pub(super) async fn pass_over(
     let progress = Arc::new(Progress::start(pass.what, expected));
     for (index, table) in left() {
         let after = reached.up_to.clone().filter(|_| *index == reached.table);
-        let cursor = Mutex::new(Shared { cursor: Cursor::new(after), index: *index, marked: Instant::now() });
+        let of_table = Reached { table: *index, ..pass.of.clone() };
+        let cursor = Mutex::new(Shared { cursor: Cursor::new(after), reached: of_table, marked: Instant::now() });
         load_table(reader, &pass, Arc::new(table.clone()), Arc::new(cursor), &progress).await?;
     }
     remove_the_gone(&mut reader.clone()).await?;
@@ -132,8 +135,8 @@ async fn remove_the_gone(reader: &mut Reader) -> Result<()> {
 /// What the workers of one table share.
 struct Shared {
     cursor: Cursor,
-    /// Index of the table in the configuration.
-    index: usize,
+    /// What is reached, but for the id.
+    reached: Reached,
     /// When progress was last kept.
     marked: Instant,
 }
@@ -233,7 +236,7 @@ impl Worker {
             return Ok(());
         }
         shared.marked = Instant::now();
-        let reached = Reached { table: shared.index, up_to, question: self.pass.question.clone() };
+        let reached = Reached { up_to, ..shared.reached.clone() };
         drop(shared);
         self.reader.keep(self.pass.mark, Some(reached.to_text())).await
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::start::ServerSide;
-use super::{Load, Started, Supervisor, Turn, anew};
+use super::{Load, Started, Supervisor, Turn, anew, published};
 use crate::catalog::{Catalog, Holder, Slot, query_error};
 use crate::error::{Error, Result};
 use crate::lsn::{Lsn, Snapshot, Xid64};
@@ -49,6 +49,7 @@ impl Supervisor {
         let system = walsender.identify_system().await?;
         let (system_id, timeline) = (system.system_id, system.timeline);
         let mut tripwire = Tripwire::connect(postgres).await?;
+        let carried = published::read(&mut tripwire, &published::question(&self.config)).await?;
         let started = walsender.start_replication(&postgres.slot, Lsn::ZERO, &postgres.publication).await;
         let stream = match started {
             Ok(stream) => stream,
@@ -56,7 +57,12 @@ impl Supervisor {
         };
         let compared = tokio::time::timeout(COMPARE_TIMEOUT, async {
             let (from, xid) = position(&client, &postgres.slot).await?;
-            let server = ServerSide { system_id: system_id.clone(), timeline, confirmed_flush: from };
+            let server = ServerSide {
+                system_id: system_id.clone(),
+                timeline,
+                confirmed_flush: from,
+                published: carried.mark.clone(),
+            };
             self.go_on(pipeline, load, &server).await?;
             Ok::<_, Error>((from, xid))
         });
@@ -66,7 +72,7 @@ impl Supervisor {
             compared = compared => compared.map_err(late)??,
         };
         let identity = Identity { slot: postgres.slot.clone(), system_id, timeline };
-        Ok(Turn::Ours(Box::new(Started { stream, tripwire, identity, from, xid })))
+        Ok(Turn::Ours(Box::new(Started { stream, tripwire, identity, carried, from, xid })))
     }
 
     /// Looks at the slot and, unless another instance holds it, refuses if a precondition is an obstacle.
@@ -90,7 +96,9 @@ impl Supervisor {
         let Some(slot) = &catalog.slot else { return true };
         let ours =
             preflight::foreign_slot(slot, &self.config.postgres.slot, &catalog.server.database).is_none();
-        ours && slot.lost_because().is_some()
+        let is_stuck =
+            self.stuck.is_some_and(|told| slot.confirmed_flush.is_some_and(|stands| stands <= told));
+        ours && (slot.lost_because().is_some() || is_stuck)
     }
 
     /// The first obstacle, as an error.

@@ -3,6 +3,7 @@
 
 mod anew;
 mod claim;
+mod published;
 mod server;
 mod standby;
 mod start;
@@ -23,27 +24,35 @@ use crate::health::StreamState;
 use crate::lsn::{Lsn, Xid64};
 use crate::pipeline::session::{Session, Signals};
 use crate::pipeline::{Identity, Pipeline};
+use crate::resync::cursor;
 use crate::sink::{Fencing, Flight, LoadMark};
-use crate::wire::{Stream, Tripwire};
+use crate::wire::{self, Stream, Tripwire};
+use published::Carried;
 use start::{LoadReason, RedisSide, ServerSide, Start};
 
 /// First delay before a new connection.
 const RECONNECT_FIRST: Duration = Duration::from_millis(100);
 /// Longest delay before a new connection.
 const RECONNECT_LIMIT: Duration = Duration::from_secs(1);
+
+/// Starts a load; see [`crate::resync::load::load`].
+pub type StartLoad = Box<dyn Fn(Option<String>, String) -> JoinHandle<()> + Send + Sync>;
+
 /// What keeps the stream running.
 pub struct Supervisor {
     /// The whole configuration: every precondition is looked at before a stream is started.
-    pub config: Arc<Config>,
+    config: Arc<Config>,
     /// `--no-snapshot`: Redis already matches the slot's position, at the first session; what it loses afterwards has
     /// to be loaded.
-    pub trust_redis: bool,
+    trust_redis: bool,
     /// Whether a session has begun.
-    pub has_streamed: bool,
-    /// Starts a load behind what an earlier one has reached.
-    pub start_load: Box<dyn Fn(Option<String>) -> JoinHandle<()> + Send + Sync>,
+    has_streamed: bool,
+    /// Where the slot stood, at most, when its stream failed for ever.
+    stuck: Option<Lsn>,
+    /// Starts a load behind what an earlier one has reached, under the publication of this mark.
+    start_load: StartLoad,
     /// Turns true when the program is to stop.
-    pub stop: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
 }
 
 /// Whose turn it is to stream.
@@ -61,6 +70,7 @@ struct Started {
     stream: Stream,
     tripwire: Tripwire,
     identity: Identity,
+    carried: Carried,
     from: Lsn,
     xid: Xid64,
 }
@@ -69,6 +79,16 @@ struct Started {
 type Load = Option<JoinHandle<()>>;
 
 impl Supervisor {
+    /// One that has not streamed yet.
+    pub fn new(
+        config: Arc<Config>,
+        trust_redis: bool,
+        start_load: StartLoad,
+        stop: watch::Receiver<bool>,
+    ) -> Supervisor {
+        Supervisor { config, trust_redis, has_streamed: false, stuck: None, start_load, stop }
+    }
+
     /// Runs sessions until a stop is asked for or a fault is definite.
     pub async fn run(mut self, mut pipeline: Pipeline) -> Result<()> {
         let mut outage = Outage::new(RECONNECT_FIRST, RECONNECT_LIMIT, u64::from(std::process::id()));
@@ -108,9 +128,15 @@ impl Supervisor {
         match turn {
             Turn::Ours(started) => {
                 self.has_streamed = true;
-                let ended = session(pipeline, *started, stop).await;
+                let ended = self.session(pipeline, *started, stop).await;
                 pipeline.metrics().stream.leader.set(0);
-                ended.map(ControlFlow::Break)
+                match ended {
+                    Err(fault) if wire::is_publication_unknown(&fault) => {
+                        self.stuck = Some(pipeline.acknowledged());
+                        Err(Error::Transient(fault.fault().clone()))
+                    }
+                    ended => ended.map(ControlFlow::Break),
+                }
             }
             Turn::Again => Ok(ControlFlow::Continue(())),
             Turn::Theirs(Holder { pid, who }) => {
@@ -124,6 +150,30 @@ impl Supervisor {
         }
     }
 
+    /// Streams until a stop is asked for or a fault.
+    async fn session(
+        &self,
+        pipeline: &mut Pipeline,
+        started: Started,
+        stop: watch::Receiver<bool>,
+    ) -> Result<()> {
+        let Started { stream, tripwire, identity, carried, from, xid } = started;
+        pipeline.metrics().stream.leader.set(1);
+        pipeline.health().tell(|facts| facts.stream = StreamState::Streaming);
+        tracing::info!(%from, slot = identity.slot, "streaming");
+        let server = server::Watch {
+            tripwire,
+            slot: identity.slot.clone(),
+            question: published::question(&self.config),
+            carried,
+            metrics: pipeline.metrics().stream.clone(),
+            health: Arc::clone(pipeline.health()),
+            server_end: pipeline.server_end(),
+        };
+        let signals = Signals { stop, server: Box::pin(server.run()) };
+        Session::new(pipeline, stream, identity, from, xid).run(signals).await
+    }
+
     /// Decides whether Redis can be trusted, and starts a load where it cannot.
     async fn go_on(&self, pipeline: &mut Pipeline, load: &mut Load, server: &ServerSide) -> Result<()> {
         let records = pipeline.sink().await?.read_records().await?;
@@ -133,6 +183,11 @@ impl Supervisor {
         let redis = RedisSide {
             checkpoints: nodes.map(|node| node.checkpoint.filter(|_| !node.inherited)).collect(),
             loaded: records.loaded.is_some(),
+            published: records
+                .loaded
+                .as_ref()
+                .or(records.load.as_ref())
+                .and_then(|mark| cursor::recorded(mark)),
             epoch: records.epoch,
         };
         let Start { epoch, load: reason } =
@@ -143,14 +198,15 @@ impl Supervisor {
         if let Some(reason) = reason {
             // A mark may have been written after what it counts was lost: it says nothing beside a lost checkpoint.
             let progress = records.load.filter(|_| redis.forgot_nothing());
-            self.begin_load(pipeline, load, reason, progress).await?;
+            self.begin_load(pipeline, load, (reason, progress), &server.published).await?;
         }
         if !redis.forgot_nothing() || reason.is_some_and(|reason| reason != LoadReason::NeverLoaded) {
             self.first_checkpoint(pipeline, server).await?;
         }
         // Behind the checkpoint: the mark alone would look like a node that forgot.
         if reason.is_none() && !redis.loaded {
-            pipeline.sink().await?.write_mark(LoadMark::Loaded, Some("{}")).await?;
+            let record = cursor::record(&server.published);
+            pipeline.sink().await?.write_mark(LoadMark::Loaded, Some(&record)).await?;
         }
         Ok(())
     }
@@ -160,8 +216,8 @@ impl Supervisor {
         &self,
         pipeline: &mut Pipeline,
         load: &mut Load,
-        reason: LoadReason,
-        progress: Option<String>,
+        (reason, progress): (LoadReason, Option<String>),
+        published: &str,
     ) -> Result<()> {
         let running = load.as_ref().is_some_and(|load| !load.is_finished());
         // Redis that has no mark of the running load was emptied since that began.
@@ -173,14 +229,15 @@ impl Supervisor {
             // Aborted or failed: either way it hands in nothing more.
             let _ = load.await;
         }
-        pipeline.begin_load(matches!(reason, LoadReason::Gap | LoadReason::OtherHistory));
+        pipeline.begin_load(reason.is_gap());
         let reached = progress.filter(|_| reason == LoadReason::NeverLoaded);
         let sink = pipeline.sink().await?;
         // In this order: stopped between the two, the next start must not go on behind an old mark.
-        sink.write_mark(LoadMark::Progress, Some(reached.as_deref().unwrap_or("{}"))).await?;
+        let record = cursor::record(published);
+        sink.write_mark(LoadMark::Progress, Some(reached.as_deref().unwrap_or(&record))).await?;
         sink.write_mark(LoadMark::Loaded, None).await?;
         tracing::info!(reason = reason.describe(), "loading all users");
-        *load = Some((self.start_load)(reached));
+        *load = Some((self.start_load)(reached, published.to_owned()));
         Ok(())
     }
 
@@ -197,18 +254,6 @@ impl Supervisor {
         pipeline.sink().await?.apply(&flight).await?;
         Ok(())
     }
-}
-
-/// Streams until a stop is asked for or a fault.
-async fn session(pipeline: &mut Pipeline, started: Started, stop: watch::Receiver<bool>) -> Result<()> {
-    let Started { stream, tripwire, identity, from, xid } = started;
-    pipeline.metrics().stream.leader.set(1);
-    pipeline.health().tell(|facts| facts.stream = StreamState::Streaming);
-    tracing::info!(%from, slot = identity.slot, "streaming");
-    let metrics = pipeline.metrics().stream.clone();
-    let server = server::watch(tripwire, identity.slot.clone(), metrics, pipeline.server_end());
-    let signals = Signals { stop, server: Box::pin(server) };
-    Session::new(pipeline, stream, identity, from, xid).run(signals).await
 }
 
 /// Waits for the stop; for ever when whoever could ask for it is gone.

@@ -6,47 +6,84 @@ use std::time::Duration;
 
 use postgres_protocol::escape::escape_literal;
 
-use crate::error::Error;
+use super::published::{self, Carried};
+use crate::error::{Error, Result};
+use crate::health::Health;
 use crate::metrics::{StreamMetrics, count_gauge};
 use crate::wire::Tripwire;
 
-/// How often the slot and the end of WAL are looked at: what the stream says of the end stands still where the
-/// stream is not read.
+/// How often the slot, the publication and the end of WAL are looked at: what the stream says of the end stands still
+/// where the stream is not read, and of the publication it says nothing.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Longest time that an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Watches until the server shuts down or the connection ends; the fault says which.
-///
-/// A fast shutdown waits until the stream has acknowledged all it was sent: whoever streams has to close the
-/// stream as soon as this ends.
-pub async fn watch(
-    mut tripwire: Tripwire,
-    slot: String,
-    metrics: StreamMetrics,
-    server_end: Arc<AtomicU64>,
-) -> Error {
-    let question = format!(
-        "SELECT pg_current_wal_lsn() - '0/0', pg_current_wal_lsn() - restart_lsn \
-         FROM pg_replication_slots WHERE slot_name = {}",
-        escape_literal(&slot)
-    );
-    let mut look = tokio::time::interval(LOOK_INTERVAL);
-    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            fault = tripwire.tripped() => return fault,
-            _ = look.tick() => {}
-        }
-        let answer = tokio::time::timeout(ANSWER_TIMEOUT, tripwire.query(&question)).await;
-        match answer.unwrap_or_else(|_| Err(Error::transient("postgres does not answer", ""))) {
-            Ok(rows) => {
-                let number = |index: usize| rows.first()?.get(index)?.as_deref()?.parse().ok();
-                server_end.fetch_max(number(0).unwrap_or(0), Ordering::Relaxed);
-                count_gauge(&metrics.slot_retained_bytes, number(1).unwrap_or(0));
+/// What is watched, and who is told.
+pub struct Watch {
+    /// The connection.
+    pub tripwire: Tripwire,
+    /// Name of the slot.
+    pub slot: String,
+    /// The SQL that asks for the publication.
+    pub question: String,
+    /// The publication when the stream was started.
+    pub carried: Carried,
+    /// Told of the slot and of missing tables.
+    pub metrics: StreamMetrics,
+    /// Told of missing tables.
+    pub health: Arc<Health>,
+    /// Told of the end of WAL.
+    pub server_end: Arc<AtomicU64>,
+}
+
+impl Watch {
+    /// Watches until the server shuts down, the connection ends or the publication was changed; the fault says which.
+    ///
+    /// A fast shutdown waits until the stream has acknowledged all it was sent: whoever streams has to close the
+    /// stream as soon as this ends.
+    pub async fn run(mut self) -> Error {
+        let mut look = tokio::time::interval(LOOK_INTERVAL);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                fault = self.tripwire.tripped() => return fault,
+                _ = look.tick() => {}
             }
-            Err(fault) => return fault,
+            let looked = tokio::time::timeout(ANSWER_TIMEOUT, self.look()).await;
+            if let Err(fault) =
+                looked.unwrap_or_else(|_| Err(Error::transient("postgres does not answer", "")))
+            {
+                return fault;
+            }
         }
+    }
+
+    async fn look(&mut self) -> Result<()> {
+        let question = format!(
+            "SELECT pg_current_wal_lsn() - '0/0', pg_current_wal_lsn() - restart_lsn \
+             FROM pg_replication_slots WHERE slot_name = {}",
+            escape_literal(&self.slot)
+        );
+        let rows = self.tripwire.query(&question).await?;
+        let number = |index: usize| rows.first()?.get(index)?.as_deref()?.parse().ok();
+        self.server_end.fetch_max(number(0).unwrap_or(0), Ordering::Relaxed);
+        count_gauge(&self.metrics.slot_retained_bytes, number(1).unwrap_or(0));
+        let carried = published::read(&mut self.tripwire, &self.question).await?;
+        if carried.is_whole() && carried.mark != self.carried.mark {
+            return Err(Error::transient("the publication was changed: all users are loaded again", ""));
+        }
+        // Until it is whole again the stream goes on with the rest: a held one would keep WAL.
+        self.tell_missing(carried.missing);
+        Ok(())
+    }
+
+    fn tell_missing(&self, missing: Vec<String>) {
+        let known = self.health.facts().unpublished;
+        for table in missing.iter().filter(|table| !known.contains(table)) {
+            tracing::error!(table, "the publication does not carry a followed table: run \"lockstep init\"");
+        }
+        count_gauge(&self.metrics.unpublished_tables, missing.len() as u64);
+        self.health.tell(|facts| facts.unpublished = missing);
     }
 }

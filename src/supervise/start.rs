@@ -13,6 +13,8 @@ pub struct ServerSide {
     pub timeline: u32,
     /// The slot's `confirmed_flush_lsn`.
     pub confirmed_flush: Lsn,
+    /// The mark of the publication.
+    pub published: String,
 }
 
 /// What the Redis nodes say.
@@ -22,6 +24,8 @@ pub struct RedisSide {
     pub checkpoints: Vec<Option<Checkpoint>>,
     /// Whether the marker of a finished load for this slot is there.
     pub loaded: bool,
+    /// The mark of the publication under which the users were loaded, where it is known.
+    pub published: Option<String>,
     /// The highest epoch that a node or this process knows; `None` when none has one.
     pub epoch: Option<u32>,
 }
@@ -51,11 +55,18 @@ pub enum LoadReason {
     NodeForgot,
     /// The slot was made or moved past what Redis holds: changes in between are not in the stream.
     Gap,
+    /// The publication was changed: what changed while a table was out of it is not in the stream.
+    Republished,
     /// Another server, or another history of it: positions mean something else.
     OtherHistory,
 }
 
 impl LoadReason {
+    /// Whether the database may hold changes that never were in the stream.
+    pub fn is_gap(self) -> bool {
+        matches!(self, LoadReason::Gap | LoadReason::Republished | LoadReason::OtherHistory)
+    }
+
     /// In words, for the log.
     pub fn describe(self) -> &'static str {
         match self {
@@ -64,6 +75,7 @@ impl LoadReason {
             LoadReason::Gap => {
                 "the slot stands past the last checkpoint, so changes between them are not in the stream"
             }
+            LoadReason::Republished => "the publication was changed since the users were loaded",
             LoadReason::OtherHistory => "the checkpoint is of another server or timeline",
         }
     }
@@ -76,12 +88,14 @@ impl LoadReason {
 pub fn decide(server: &ServerSide, redis: &RedisSide, trust_redis: bool) -> Start {
     let known: Vec<&Checkpoint> = redis.checkpoints.iter().flatten().collect();
     let same_history = known.iter().all(|c| c.system_id == server.system_id && c.timeline == server.timeline);
+    let republished = redis.published.as_ref().is_some_and(|published| *published != server.published);
     let applied = known.iter().map(|c| c.applied).min();
     let load = match applied {
         _ if !same_history => Some(LoadReason::OtherHistory),
         _ if trust_redis && !redis.loaded => None,
         // Before "never loaded": what an unfinished load has reached is no longer true either.
         Some(applied) if applied < server.confirmed_flush => Some(LoadReason::Gap),
+        Some(_) if republished => Some(LoadReason::Republished),
         Some(_) if !redis.forgot_nothing() => Some(LoadReason::NodeForgot),
         _ if !redis.loaded => Some(LoadReason::NeverLoaded),
         None => Some(LoadReason::NodeForgot),
@@ -103,7 +117,12 @@ mod tests {
     use super::*;
 
     fn server(confirmed_flush: u64) -> ServerSide {
-        ServerSide { system_id: "7".into(), timeline: 1, confirmed_flush: Lsn(confirmed_flush) }
+        ServerSide {
+            system_id: "7".into(),
+            timeline: 1,
+            confirmed_flush: Lsn(confirmed_flush),
+            published: "5/6".into(),
+        }
     }
 
     fn at(applied: u64) -> Option<Checkpoint> {
@@ -116,7 +135,7 @@ mod tests {
     }
 
     fn redis(checkpoints: Vec<Option<Checkpoint>>, loaded: bool) -> RedisSide {
-        RedisSide { checkpoints, loaded, epoch: loaded.then_some(3) }
+        RedisSide { checkpoints, loaded, published: None, epoch: loaded.then_some(3) }
     }
 
     #[test]
@@ -144,6 +163,16 @@ mod tests {
     }
 
     #[test]
+    fn a_publication_that_was_changed_means_loading_again() {
+        let under = |mark: &str| {
+            let mut redis = redis(vec![at(130)], true);
+            redis.published = Some(mark.into());
+            decide(&server(100), &redis, false).load
+        };
+        assert_eq!([under("5/6"), under("5/7")], [None, Some(LoadReason::Republished)]);
+    }
+
+    #[test]
     fn an_emptied_node_means_loading_again() {
         for nodes in [vec![at(130), None], vec![None]] {
             let start = decide(&server(100), &redis(nodes, true), false);
@@ -154,7 +183,12 @@ mod tests {
     #[test]
     fn the_epoch_is_past_every_known_one_where_nothing_tells_of_which_history_they_were() {
         let epoch = |nodes: Vec<_>, epoch| {
-            decide(&server(100), &RedisSide { checkpoints: nodes, loaded: false, epoch }, false).epoch
+            decide(
+                &server(100),
+                &RedisSide { checkpoints: nodes, loaded: false, published: None, epoch },
+                false,
+            )
+            .epoch
         };
         assert_eq!(epoch(vec![None], None), 1, "the first start");
         assert_eq!(epoch(vec![None, None], Some(3)), 4, "a wiped redis");

@@ -20,7 +20,7 @@ mod tripwire;
 mod walsender;
 
 pub use lease::Lease;
-pub use sqlstate::{is_transient, quotes_values};
+pub use sqlstate::{is_publication_unknown, is_transient, quotes_values};
 pub use stream::{Frame, Stream};
 pub use tripwire::Tripwire;
 pub use walsender::{CreatedSlot, SystemIdentity, Walsender};

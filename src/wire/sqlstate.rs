@@ -141,6 +141,13 @@ pub fn quotes_values(code: &str) -> bool {
     code.starts_with("22") || code.starts_with("23")
 }
 
+/// Whether a stream ended because the publication does not exist: decoding looks it up as it was at the WAL position
+/// at hand, so that the slot fails there for ever, also when the publication is made again.
+pub fn is_publication_unknown(error: &Error) -> bool {
+    let fact = &error.fault().fact;
+    fact.contains("publication") && fact.ends_with("(SQLSTATE 42704)")
+}
+
 /// Whether waiting may help: connection (08), rollback (40), resources (53), operator (57P), in use (55006).
 pub fn is_transient(code: &str) -> bool {
     match code {

@@ -31,6 +31,7 @@ mod money;
 mod no_snapshot;
 mod outage;
 mod permissions;
+mod publication;
 mod redis_faults;
 mod resync;
 mod schema;

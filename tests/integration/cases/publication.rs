@@ -1,0 +1,88 @@
+//! A publication that is dropped, or loses a table, and what has to come of it once it is whole again.
+
+use crate::harness::{On, World, eventually};
+
+async fn world_with_users() -> World {
+    let world = World::running(On::Single).await;
+    for id in 1..=9 {
+        world.user("live", id, "100").await;
+    }
+    world.caught_up().await;
+    world
+}
+
+/// What changed while the publication was not whole reaches Redis all the same.
+async fn is_whole_again(world: &World) {
+    eventually("all users are loaded again", async || {
+        (world.lockstep.log().matches("loading users: done").count() >= 2).then_some(())
+    })
+    .await;
+    world.lockstep.wait_ready().await;
+    world.credit(9, "1").await;
+    world.caught_up().await;
+    world.eventually_equal().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_publication_is_named_and_followed_again_after_init() {
+    let world = world_with_users().await;
+    world.sql("DROP PUBLICATION lockstep").await;
+    world.credit(7, "1").await;
+    world.lockstep.is_not_ready_because("does not exist: run").await;
+    assert_eq!(world.lockstep.exited(), None);
+    world.lockstep.init().await;
+    is_whole_again(&world).await;
+    assert!(world.lockstep.log().contains("made anew"), "decoding fails for ever where the old slot stands");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publication_that_was_made_again_by_hand_is_followed() {
+    let world = world_with_users().await;
+    let columns = "SELECT string_agg(quote_ident(name), ', ') FROM pg_publication_tables, unnest(attnames) name \
+                   WHERE tablename = 'users'";
+    let columns = world.postgres.value(columns).await.expect("columns");
+    world.sql("DROP PUBLICATION lockstep").await;
+    world.credit(7, "1").await;
+    let create = format!("CREATE PUBLICATION lockstep FOR TABLE users ({columns}), user_transactions");
+    world.sql(&format!("{create} WITH (publish_via_partition_root = true)")).await;
+    world.credit(8, "1").await;
+    is_whole_again(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_left_the_publication_is_named_and_loaded_once_it_is_back() {
+    let world = world_with_users().await;
+    world.sql("ALTER PUBLICATION lockstep DROP TABLE users").await;
+    world.sql("UPDATE users SET wallet_balance = 7 WHERE id = 7").await;
+    world.lockstep.is_not_ready_because("does not carry public.users: run").await;
+    assert_eq!(world.lockstep.metric("lockstep_unpublished_tables").await, 1.0);
+    world.lockstep.init().await;
+    is_whole_again(&world).await;
+    assert_eq!(world.store.get("user_balance:live:7").await.as_deref(), Some("7"));
+    assert_eq!(world.lockstep.metric("lockstep_unpublished_total").await, 1.0);
+    eventually("the table is back", async || {
+        (world.lockstep.metric("lockstep_unpublished_tables").await == 0.0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_a_dropped_column_took_out_of_the_publication_is_loaded_once_it_is_back() {
+    let world = world_with_users().await;
+    world.sql("ALTER TABLE users DROP COLUMN account_number CASCADE").await;
+    world.sql("UPDATE users SET wallet_balance = 7 WHERE id = 7").await;
+    world.lockstep.is_not_ready_because("does not carry public.users: run").await;
+    world.lockstep.init().await;
+    is_whole_again(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_left_the_publication_and_came_back_while_nobody_looked_is_loaded_again() {
+    let world = world_with_users().await;
+    assert_eq!(world.lockstep.sigterm().await.code(), Some(0));
+    world.sql("ALTER PUBLICATION lockstep DROP TABLE users").await;
+    world.sql("UPDATE users SET wallet_balance = 7 WHERE id = 7").await;
+    world.lockstep.init().await;
+    world.lockstep.run().await;
+    is_whole_again(&world).await;
+}
