@@ -61,6 +61,7 @@ impl Supervisor {
                 system_id: system_id.clone(),
                 timeline,
                 confirmed_flush: from,
+                wal_end: system.xlog_pos.max(from),
                 published: carried.mark.clone(),
             };
             self.go_on(pipeline, load, &server).await?;

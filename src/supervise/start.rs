@@ -13,6 +13,8 @@ pub struct ServerSide {
     pub timeline: u32,
     /// The slot's `confirmed_flush_lsn`.
     pub confirmed_flush: Lsn,
+    /// The end of WAL.
+    pub wal_end: Lsn,
     /// The mark of the publication.
     pub published: String,
 }
@@ -76,7 +78,7 @@ impl LoadReason {
                 "the slot stands past the last checkpoint, so changes between them are not in the stream"
             }
             LoadReason::Republished => "the publication was changed since the users were loaded",
-            LoadReason::OtherHistory => "the checkpoint is of another server or timeline",
+            LoadReason::OtherHistory => "the checkpoint is of another server, timeline or restored state",
         }
     }
 }
@@ -87,7 +89,10 @@ impl LoadReason {
 /// fast-forwarded), so a gap has to be seen here. A checkpoint past it is no harm: the fences skip.
 pub fn decide(server: &ServerSide, redis: &RedisSide, trust_redis: bool) -> Start {
     let known: Vec<&Checkpoint> = redis.checkpoints.iter().flatten().collect();
-    let same_history = known.iter().all(|c| c.system_id == server.system_id && c.timeline == server.timeline);
+    // A copy of the server's files that was put back has the same name and timeline, and less WAL.
+    let same_history = known.iter().all(|c| {
+        c.system_id == server.system_id && c.timeline == server.timeline && c.applied <= server.wal_end
+    });
     let republished = redis.published.as_ref().is_some_and(|published| *published != server.published);
     let applied = known.iter().map(|c| c.applied).min();
     let load = match applied {
@@ -121,6 +126,7 @@ mod tests {
             system_id: "7".into(),
             timeline: 1,
             confirmed_flush: Lsn(confirmed_flush),
+            wal_end: Lsn(1000),
             published: "5/6".into(),
         }
     }
@@ -170,6 +176,14 @@ mod tests {
             decide(&server(100), &redis, false).load
         };
         assert_eq!([under("5/6"), under("5/7")], [None, Some(LoadReason::Republished)]);
+    }
+
+    #[test]
+    fn a_server_whose_wal_ends_before_the_checkpoint_was_restored() {
+        let mut restored = server(100);
+        restored.wal_end = Lsn(129);
+        let start = decide(&restored, &redis(vec![at(130)], true), false);
+        assert_eq!(start, Start { epoch: 4, load: Some(LoadReason::OtherHistory) });
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod bad_input;
 mod cost;
 mod crash;
 mod gone;
+mod history;
 mod keys;
 mod large;
 mod load;

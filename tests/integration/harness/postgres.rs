@@ -68,6 +68,38 @@ impl Postgres {
         postgres
     }
 
+    /// A streaming standby of a running server, without its slots.
+    pub async fn standby_of(primary: &Postgres) -> Postgres {
+        let folder = folder("pg-");
+        give_to_server_user(folder.path());
+        let data = folder.path().join("data");
+        let mut backup = guarded(program("pg_basebackup"), server_user());
+        backup
+            .arg("-D")
+            .arg(&data)
+            .arg("-h")
+            .arg(primary.socket_dir())
+            .args(["-p", &primary.port().to_string()]);
+        run(backup.args(["-U", "postgres", "-R", "-X", "stream", "-c", "fast"]).current_dir("/"));
+        let standby = configuration(&PostgresOptions::default(), folder.path());
+        std::fs::write(data.join("postgresql.conf"), standby).unwrap();
+        let port = Mutex::new(free_port());
+        let postgres = Postgres { process: Mutex::new(None), folder, port, certificates: None };
+        postgres.start_again().await;
+        postgres
+    }
+
+    /// Keeps a copy of the files of a server that was stopped.
+    pub fn keep_files(&self) {
+        copy(&self.data(), &self.folder.path().join("kept"));
+    }
+
+    /// Puts the copy back.
+    pub fn restore_files(&self) {
+        std::fs::remove_dir_all(self.data()).unwrap();
+        copy(&self.folder.path().join("kept"), &self.data());
+    }
+
     /// Starts it after [`stop`](Self::stop) or [`kill9`](Self::kill9), on the same port.
     pub async fn start_again(&self) {
         const ATTEMPTS: u32 = 10;
