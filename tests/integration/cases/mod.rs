@@ -32,6 +32,7 @@ mod money;
 mod no_snapshot;
 mod outage;
 mod permissions;
+mod postgres_faults;
 mod publication;
 mod redis_faults;
 mod resync;
