@@ -16,6 +16,7 @@
 pub mod asked;
 pub mod chunks;
 mod clock;
+mod errand;
 pub mod lane;
 mod patience;
 pub mod queue;
@@ -23,13 +24,13 @@ pub mod session;
 mod truncate;
 
 pub use chunks::{Chunk, ChunkEnd};
+pub use errand::{Errand, ErrandSender, Finished, Look, Mark};
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
 use crate::balance::{Mapping, Refusal, Refused, User};
 use crate::checkpoint::Checkpoint;
@@ -40,56 +41,11 @@ use crate::keyplan::{KeyMap, KeyPlan};
 use crate::lsn::{Lsn, Position};
 use crate::metrics::Metrics;
 use crate::pgoutput::PgTime;
-use crate::sink::{LoadMark, Outcome, Sink, SinkState, Walk};
+use crate::sink::{LoadMark, Outcome, Sink, SinkState};
 use asked::{Asked, Questions};
 use chunks::Chunks;
 use lane::{Cargo, Landed, Lane};
 use truncate::Tally;
-
-/// What the rest of the program asks of the pipeline; answered in the order of the stream.
-#[derive(Debug)]
-pub enum Errand {
-    /// Rows read from the database.
-    Chunk(Chunk),
-    /// A mark of the load, to be kept in Redis.
-    Mark(Mark),
-    /// A look at the next keys of Redis.
-    Look(Look),
-    /// A resync that was asked for is done.
-    Finished(Finished),
-}
-
-/// What was asked, and is done.
-#[derive(Debug)]
-pub struct Finished {
-    /// Its line of the record.
-    pub line: String,
-    /// Told once Redis keeps it no more.
-    pub done: oneshot::Sender<()>,
-}
-
-/// A step of a walk over all keys.
-#[derive(Debug)]
-pub struct Look {
-    /// Where the walk stands.
-    pub walk: Walk,
-    /// Told the keys, and where to go on.
-    pub done: oneshot::Sender<(Vec<Bytes>, Option<Walk>)>,
-}
-
-/// How far a load is, or that it is finished.
-#[derive(Debug)]
-pub struct Mark {
-    /// Which mark.
-    pub mark: LoadMark,
-    /// Its value; `None` takes it away.
-    pub value: Option<String>,
-    /// Told once Redis holds it.
-    pub done: oneshot::Sender<()>,
-}
-
-/// Where errands are handed in; bounded, so that memory is.
-pub type ErrandSender = mpsc::Sender<Errand>;
 
 /// Who writes: every checkpoint carries it.
 #[derive(Debug, Clone)]

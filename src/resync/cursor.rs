@@ -102,7 +102,8 @@ mod tests {
 
     #[test]
     fn every_record_names_its_publication() {
-        let reached = Reached { table: 1, up_to: Some("7".into()), published: "5/6".into() };
+        let reached =
+            Reached { table: 1, up_to: Some("7".into()), published: "5/6".into(), ..Reached::default() };
         assert_eq!(Reached::from_text(&reached.to_text()), reached);
         assert_eq!(recorded(&reached.to_text()).as_deref(), Some("5/6"));
         assert_eq!(recorded(&record("5/6")).as_deref(), Some("5/6"));

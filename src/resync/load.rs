@@ -76,7 +76,8 @@ pub(super) async fn pass_over(
     for (index, table) in left() {
         let after = reached.up_to.clone().filter(|_| *index == reached.table);
         let of_table = Reached { table: *index, ..pass.of.clone() };
-        let cursor = Mutex::new(Shared { cursor: Cursor::new(after), reached: of_table, marked: Instant::now() });
+        let cursor =
+            Mutex::new(Shared { cursor: Cursor::new(after), reached: of_table, marked: Instant::now() });
         load_table(reader, &pass, Arc::new(table.clone()), Arc::new(cursor), &progress).await?;
     }
     remove_the_gone(&mut reader.clone()).await?;
