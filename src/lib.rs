@@ -24,7 +24,7 @@
 //! | [`preflight`] | judges it, and Redis: every precondition with its cure, for `check`, `init` and `run` |
 //! | [`setup`] | what `init` creates and `drop` removes, from the templates in `sql/` |
 //! | [`supervise`] | takes the slot, compares what both sides remember, runs a session, and again |
-//! | [`resync`] | reads users beside the stream: the first load, and single users again |
+//! | [`resync`] | reads users beside the stream: the first load, single users again, resyncs that were asked for |
 //! | [`health`] | the facts behind `/healthz` and `/readyz` |
 //! | [`http`] | answers them, and `/metrics` |
 //!
