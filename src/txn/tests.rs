@@ -86,6 +86,33 @@ fn a_column_of_a_domain_is_one_of_the_type_below_it() {
 }
 
 #[test]
+fn messages_to_us_are_handed_on_and_those_to_others_are_not() {
+    let said = |prefix: &str, transactional, content: &'static [u8]| Message::Logical {
+        transactional,
+        lsn: Lsn(8),
+        prefix: prefix.to_owned(),
+        content: content.into(),
+    };
+    static HUGE: [u8; 70_000] = [b'x'; 70_000];
+    let mut assembler = assembler(WIDE);
+    let messages = [
+        said("lockstep:s", false, b"outside"),
+        begin(16),
+        said("lockstep:s", true, b"one"),
+        said("lockstep:other", true, b"for another slot"),
+        insert(USERS, "1"),
+        said("lockstep:s", true, b"two"),
+        said("lockstep:s", true, &HUGE),
+        commit(16),
+        begin(24),
+        commit(24),
+    ];
+    let windows = push_all(&mut assembler, messages).unwrap();
+    assert_eq!(windows[0].messages, [b"one".as_slice(), b"two"]);
+    assert!(windows[1].messages.is_empty());
+}
+
+#[test]
 fn an_empty_transaction_still_moves_the_position() {
     let windows = push_all(&mut assembler(WIDE), [begin(16), commit(16)]).unwrap();
     assert!(windows[0].rows.is_empty());
