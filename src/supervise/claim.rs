@@ -107,11 +107,11 @@ impl Supervisor {
         preflight::refuse_obstacles(items).map_err(|fault| self.bearable(fault))
     }
 
-    /// What stops a start is waited for once this instance has streamed: then somebody is changing the database, and
-    /// readiness says what is to be mended.
+    /// What stops a start is waited for once the slot has been streamed from in this instance's life: then somebody is
+    /// changing the database, and readiness says what is to be mended.
     fn bearable(&self, fault: Error) -> Error {
         match fault {
-            Error::Definite(fault) if self.has_streamed => Error::Transient(fault),
+            Error::Definite(fault) if self.has_streamed || self.has_stood_by => Error::Transient(fault),
             fault => fault,
         }
     }

@@ -47,6 +47,8 @@ pub struct Supervisor {
     trust_redis: bool,
     /// Whether a session has begun.
     has_streamed: bool,
+    /// Whether it has waited for another instance's session.
+    has_stood_by: bool,
     /// Where the slot stood, at most, when its stream failed for ever.
     stuck: Option<Lsn>,
     /// Starts a load behind what an earlier one has reached, under the publication of this mark.
@@ -86,7 +88,15 @@ impl Supervisor {
         start_load: StartLoad,
         stop: watch::Receiver<bool>,
     ) -> Supervisor {
-        Supervisor { config, trust_redis, has_streamed: false, stuck: None, start_load, stop }
+        Supervisor {
+            config,
+            trust_redis,
+            has_streamed: false,
+            has_stood_by: false,
+            stuck: None,
+            start_load,
+            stop,
+        }
     }
 
     /// Runs sessions until a stop is asked for or a fault is definite.
@@ -140,6 +150,7 @@ impl Supervisor {
             }
             Turn::Again => Ok(ControlFlow::Continue(())),
             Turn::Theirs(Holder { pid, who }) => {
+                self.has_stood_by = true;
                 pipeline.health().tell(|facts| facts.stream = StreamState::Standby);
                 tracing::info!(pid, who, "another instance holds the slot; this one waits for it");
                 tokio::select! {
