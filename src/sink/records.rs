@@ -208,16 +208,14 @@ impl Sink {
                 epoch: self.epoch,
             };
             let text = Bytes::from(serde_json::to_vec(&stored).unwrap_or_default());
-            let mut set = vec![key.clone(), text.clone()];
-            if let Some(before) = self.held.get(&key) {
-                // Looked at first: a checkpoint put over an older one would hide that it was older.
-                let now = self.lanes.ask(&address, get(key.clone())).await?;
-                if now.text() != Some(before) {
-                    return Ok(self.lost(&address));
+            let command = match self.held.get(&key) {
+                Some(before) => {
+                    let scripts = &self.lanes.open(&address).await?.scripts;
+                    scripts.keep(key.clone(), before.clone(), text.clone())
                 }
-                set.push(Bytes::from_static(b"XX"));
-            }
-            if self.lanes.ask(&address, Command::new("SET", set)).await? == Reply::Nil {
+                None => Command::new("SET", vec![key.clone(), text.clone()]),
+            };
+            if self.lanes.ask(&address, command).await? == Reply::Nil {
                 return Ok(self.lost(&address));
             }
             self.held.insert(key, text);

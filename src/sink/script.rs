@@ -1,4 +1,4 @@
-//! The two scripts, and how their replies read.
+//! The scripts, and how their replies read.
 
 use bytes::Bytes;
 
@@ -10,16 +10,22 @@ use super::{Applied, Outcome};
 const APPLY: &str = include_str!("apply.lua");
 /// Deletes keys although Redis is out of memory: readers fall back to the database.
 const RELEASE: &str = "#!lua flags=allow-oom\nreturn redis.call('UNLINK', unpack(KEYS))";
+/// Puts a checkpoint over the one that was there before and over no other: two instances may try at the same time, one
+/// of which was frozen since it was the leader. Over itself too, where the reply to the first try was lost.
+const KEEP: &str = "local now = redis.call('GET', KEYS[1])
+if now ~= ARGV[1] and now ~= ARGV[2] then return false end
+return redis.call('SET', KEYS[1], ARGV[2])";
 
 /// The hashes by which a node knows the scripts, once it has loaded them.
 #[derive(Debug, Clone)]
 pub struct Scripts {
     apply: Bytes,
     release: Option<Bytes>,
+    keep: Bytes,
 }
 
 impl Scripts {
-    /// Loads both scripts into `node`.
+    /// Loads the scripts into `node`.
     ///
     /// # Errors
     /// The node's; a server older than 7.0, which does not know script flags, has no release script.
@@ -31,19 +37,25 @@ impl Scripts {
                 .cloned()
                 .ok_or_else(|| NodeError::Other("unexpected reply to SCRIPT LOAD".to_owned()))
         };
-        let mut replies = node.send(vec![load(APPLY), load(RELEASE)]).await.into_iter();
+        let mut replies = node.send(vec![load(APPLY), load(KEEP), load(RELEASE)]).await.into_iter();
         let apply = replies.next().unwrap_or(Err(NodeError::TimedOut)).and_then(hash)?;
+        let keep = replies.next().unwrap_or(Err(NodeError::TimedOut)).and_then(hash)?;
         let release = match replies.next().unwrap_or(Err(NodeError::TimedOut)).and_then(hash) {
             Ok(hash) => Some(hash),
             Err(NodeError::Other(_)) => None,
             Err(error) => return Err(error),
         };
-        Ok(Scripts { apply, release })
+        Ok(Scripts { apply, release, keep })
     }
 
     /// The call that applies plans.
     pub fn apply(&self, keys: Vec<Bytes>, args: Vec<Bytes>) -> Command {
         Command::new("EVALSHA", call_args(self.apply.clone(), keys, args))
+    }
+
+    /// The call that puts a checkpoint over the one before; nil where another one is there.
+    pub fn keep(&self, key: Bytes, before: Bytes, checkpoint: Bytes) -> Command {
+        Command::new("EVALSHA", call_args(self.keep.clone(), vec![key], vec![before, checkpoint]))
     }
 
     /// The call that deletes keys of one slot under memory pressure.

@@ -143,6 +143,25 @@ async fn a_checkpoint_that_vanished_or_changed_is_noticed_by_the_next() {
     }
 }
 
+/// One of them was frozen while it was the leader, and wakes up.
+#[tokio::test]
+async fn of_two_instances_one_alone_keeps_its_checkpoint() {
+    let redis = Redis::start(RedisOptions::default()).await;
+    let (mut one, mut other) = (connect(&[redis.url()]).await, connect(&[redis.url()]).await);
+    let at = |at: u64| Flight { checkpoint: Some(checkpoint(at)), ..stream(vec![]) };
+    one.apply(&at(1)).await.unwrap();
+    for round in 1..=100 {
+        let known = one.read_records().await.unwrap();
+        assert_eq!(other.read_records().await.unwrap(), known);
+        let (ones, others) = (at(2 * round), at(2 * round + 1));
+        let (first, second) = tokio::join!(one.apply(&ones), other.apply(&others));
+        first.and(second).unwrap();
+        assert_ne!(one.has_stored(), other.has_stored(), "round {round}");
+        let kept = if one.has_stored() { ones.checkpoint } else { others.checkpoint };
+        assert_eq!(one.read_records().await.unwrap().nodes[0].checkpoint, kept);
+    }
+}
+
 #[tokio::test]
 async fn connections_that_are_cut_again_and_again_lose_and_double_nothing() {
     let redis = Redis::start(RedisOptions::default()).await;

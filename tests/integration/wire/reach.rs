@@ -105,7 +105,7 @@ async fn a_walsender_has_our_name_our_timeout_and_a_watch_on_a_dead_peer() {
     let options = PostgresOptions::default().set("wal_sender_timeout", "7s").set("tcp_keepalives_idle", "0");
     let server = Postgres::start(options).await;
     let mut walsender = Walsender::connect(&configured(&server.url())).await.unwrap();
-    assert_eq!(walsender.query("SHOW wal_sender_timeout").await.unwrap(), [[Some("1min".to_owned())]]);
+    assert_eq!(walsender.query("SHOW wal_sender_timeout").await.unwrap(), [[Some("6s".to_owned())]]);
     walsender.create_slot("lockstep").await.unwrap();
     server.sql("CREATE PUBLICATION lockstep").await;
     let stream = walsender.start_replication("lockstep", Lsn::ZERO, "lockstep").await.unwrap();
