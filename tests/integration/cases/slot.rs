@@ -55,10 +55,9 @@ async fn a_slot_that_was_dropped_while_running_is_made_anew(on: On) {
     workload.progress(50).await;
     drop_the_slot(&world).await;
     workload.progress(50).await;
-    is_whole_again(&world).await;
+    // Two readings of a world in motion never agree for sure: equality is asked for at rest.
     workload.stop().await;
-    world.caught_up().await;
-    world.eventually_equal().await;
+    is_whole_again(&world).await;
 }
 
 async fn a_slot_that_was_dropped_while_away_is_made_anew(on: On) {
