@@ -1,6 +1,6 @@
 //! TRUNCATE of a table of users: the stream names the table only, so its users are found in Redis.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::patience::patiently;
@@ -49,7 +49,7 @@ pub async fn truncate(sink: &mut Sink, truncated: &Truncated, key_map: &KeyMap) 
         while let Some(walk) = place.take() {
             let (keys, next) = patiently(async || sink.walk(glob.as_bytes(), walk.clone()).await).await?;
             place = next;
-            let users: HashSet<User> =
+            let users: BTreeSet<User> =
                 keys.iter().filter_map(|key| user_of(key, truncated, key_map)).collect();
             let plans = users.into_iter().map(|user| key_map.plan(&deleted(user, truncated))).collect();
             let flight = Flight { plans, fencing: Fencing::Stream, checkpoint: None };

@@ -54,7 +54,11 @@ pub struct Reader {
 
 impl Reader {
     /// Hands rows to the pipeline and waits until they are in Redis, or have to be read again.
-    async fn hand_in(&mut self, table: &Table, rows: Rows, kind: Kind) -> Result<ChunkEnd> {
+    ///
+    /// # Errors
+    /// As [`errand`](Reader::errand).
+    #[doc(hidden)]
+    pub async fn hand_in(&mut self, table: &Table, rows: Rows, kind: Kind) -> Result<ChunkEnd> {
         let commit = self.commit_of(&rows);
         let Rows { snapshot, rows, read_before } = rows;
         let mut plans = Vec::with_capacity(rows.len());
@@ -88,7 +92,11 @@ impl Reader {
     }
 
     /// Has Redis keep a mark of the load, or forget it.
-    async fn keep(&self, mark: LoadMark, value: Option<String>) -> Result<()> {
+    ///
+    /// # Errors
+    /// As [`errand`](Reader::errand).
+    #[doc(hidden)]
+    pub async fn keep(&self, mark: LoadMark, value: Option<String>) -> Result<()> {
         self.errand(|done| Errand::Mark(Mark { mark, value, done })).await
     }
 
@@ -96,7 +104,8 @@ impl Reader {
     ///
     /// # Errors
     /// Transient where it was forgotten: a load begins again, and a repair beside it asks once more.
-    async fn errand<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Errand) -> Result<T> {
+    #[doc(hidden)]
+    pub async fn errand<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Errand) -> Result<T> {
         let (done, end) = oneshot::channel();
         let sent = self.errands.send(make(done)).await;
         sent.map_err(|_| Error::definite("the pipeline stopped", ""))?;

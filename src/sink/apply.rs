@@ -102,7 +102,7 @@ impl Sink {
         self.has_stored = false;
         self.metrics.in_flight.set(i64::try_from(flight.plans.len()).unwrap_or(i64::MAX));
         let mut run: Option<Run> = None;
-        let mut outage = Outage::new(RETRY.0, RETRY.1, u64::from(std::process::id()));
+        let mut outage = Outage::new(RETRY.0, RETRY.1, self.seed);
         let mut redirects = 0;
         loop {
             match self.attempt(flight, &mut run).await {

@@ -4,7 +4,7 @@
 //! come and go. Read beforehand, the user's fence is the one that the script will find, since one sink at a time
 //! moves it on; where another did, the script skips the plan. A plan that is sent again finds it as it was.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 
@@ -40,7 +40,7 @@ impl Sink {
     async fn read_fences(&mut self, mut keys: Vec<Bytes>) -> Result<HashMap<Bytes, Fence>, Trouble> {
         keys.sort_unstable();
         keys.dedup();
-        let mut by_node: HashMap<Address, Vec<Bytes>> = HashMap::new();
+        let mut by_node: BTreeMap<Address, Vec<Bytes>> = BTreeMap::new();
         for key in keys {
             let topology = self.lanes.topology();
             let owner = topology.owner(topology.slot(&key)).cloned().ok_or_else(|| self.lanes.unowned())?;

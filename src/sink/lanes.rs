@@ -52,8 +52,7 @@ impl Lanes {
     ///
     /// # Errors
     /// The last seed's, or the first that no other seed can cure.
-    pub async fn connect(redis: &config::Redis, metrics: SinkMetrics) -> Result<Lanes> {
-        let login = Login::new(redis)?;
+    pub async fn connect(redis: &config::Redis, login: Login, metrics: SinkMetrics) -> Result<Lanes> {
         let seeds: Vec<Address> =
             redis.seeds.iter().map(|(host, port)| Address::new(host.clone(), *port)).collect();
         let mut last = Error::definite("redis.url names no server", "give it at least one");

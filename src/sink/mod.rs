@@ -3,6 +3,7 @@
 //! | file | what it knows |
 //! |---|---|
 //! | `node` | one ordered connection; alone names fred |
+//! | `carrier` | another way to the servers, for the simulator |
 //! | `reply` | replies and what to do about errors |
 //! | `slots` | who owns which hash slot |
 //! | `lanes` | the connections to all masters, made again as they break |
@@ -17,6 +18,8 @@
 mod acl;
 mod apply;
 mod call;
+#[doc(hidden)]
+pub mod carrier;
 mod derived;
 mod fence;
 mod group;
@@ -141,6 +144,8 @@ pub struct Sink {
     /// Whether the last flight's checkpoint is on every node.
     has_stored: bool,
     slot: String,
+    /// Spreads the delays between attempts.
+    seed: u64,
     state: watch::Sender<SinkState>,
     metrics: SinkMetrics,
 }
@@ -152,7 +157,21 @@ impl Sink {
     /// Transient where the servers are away; definite where the login, the version, the certificates or
     /// the database number are wrong.
     pub async fn connect(redis: &config::Redis, options: Options) -> Result<Sink> {
-        let lanes = lanes::Lanes::connect(redis, options.metrics.clone()).await?;
+        Sink::log_in(redis, node::Login::new(redis)?, options, u64::from(std::process::id())).await
+    }
+
+    /// Connects with this login; delays between attempts are spread by `seed`.
+    ///
+    /// # Errors
+    /// As [`connect`](Sink::connect).
+    #[doc(hidden)]
+    pub async fn log_in(
+        redis: &config::Redis,
+        login: node::Login,
+        options: Options,
+        seed: u64,
+    ) -> Result<Sink> {
+        let lanes = lanes::Lanes::connect(redis, login, options.metrics.clone()).await?;
         let (state, _) = watch::channel(SinkState::Connected { generation: lanes.generation() });
         options.metrics.connected.set(1);
         let mut sink = Sink {
@@ -163,6 +182,7 @@ impl Sink {
             held: HashMap::new(),
             has_stored: false,
             slot: options.slot,
+            seed,
             state,
             metrics: options.metrics,
         };

@@ -8,6 +8,7 @@ mod tls;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -17,10 +18,11 @@ use fred::error::ErrorKind;
 use fred::interfaces::{ClientLike, TrackingInterface};
 use fred::types::config::{Config, ConnectionConfig, PerformanceConfig, ServerConfig, TcpConfig};
 use fred::types::{ClusterHash, CustomCommand, RespVersion, Value};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::AbortHandle;
 use tracing::{Instrument, Span};
 
+use super::carrier::{Carrier, Connection, Replies};
 use super::reply::{NodeError, Reply};
 use super::slots::Address;
 use crate::config;
@@ -51,9 +53,16 @@ pub struct Login {
     username: Option<String>,
     password: Option<config::Secret>,
     trust: Option<Trust>,
+    /// Where it is no socket that is logged in over.
+    carrier: Option<Arc<dyn Carrier>>,
 }
 
 impl Login {
+    /// No login: whatever `carrier` connects to takes every command.
+    pub fn over(carrier: Arc<dyn Carrier>) -> Login {
+        Login { username: None, password: None, trust: None, carrier: Some(carrier) }
+    }
+
     /// Reads the certificates that `redis` names.
     ///
     /// # Errors
@@ -63,7 +72,8 @@ impl Login {
             true => Some(Trust::load(redis.root_cert.as_deref())?),
             false => None,
         };
-        Ok(Login { username: redis.username.clone(), password: redis.password.clone(), trust })
+        let (username, password) = (redis.username.clone(), redis.password.clone());
+        Ok(Login { username, password, trust, carrier: None })
     }
 }
 
@@ -84,11 +94,26 @@ impl Command {
     pub fn fixed(name: &'static str, args: &[&'static str]) -> Command {
         Command { name, args: args.iter().map(|arg| Bytes::from_static(arg.as_bytes())).collect() }
     }
+
+    /// Its name and its arguments.
+    pub fn parts(&self) -> (&'static str, &[Bytes]) {
+        (self.name, &self.args)
+    }
 }
 
 /// A live connection. Dropping it closes the socket at once.
 pub struct Node {
     address: Address,
+    line: Line,
+}
+
+/// What carries the commands.
+enum Line {
+    Socket(Socket),
+    Carried(Box<dyn Connection>),
+}
+
+struct Socket {
     client: Client,
     task: AbortHandle,
     /// Ends with the connection.
@@ -97,7 +122,7 @@ pub struct Node {
     span: Span,
 }
 
-impl Drop for Node {
+impl Drop for Socket {
     fn drop(&mut self) {
         self.span.in_scope(|| tracing::debug!("closed"));
         self.task.abort();
@@ -130,6 +155,10 @@ impl Node {
         backlog: usize,
         span: Span,
     ) -> Result<Node, NodeError> {
+        if let Some(carrier) = &login.carrier {
+            let line = Line::Carried(carrier.connect(address).await?);
+            return Ok(Node { address: address.clone(), line });
+        }
         let config = Config {
             server: ServerConfig::new_centralized(address.host.clone(), address.port),
             fail_fast: true,
@@ -169,7 +198,8 @@ impl Node {
                     let _ = task.await;
                     drop(end);
                 });
-                Ok(Node { address: address.clone(), client, task: abort, alive, span })
+                let line = Line::Socket(Socket { client, task: abort, alive, span });
+                Ok(Node { address: address.clone(), line })
             }
             Ok(Err(error)) => Err(classify(&error)),
             Err(_) => Err(NodeError::TimedOut),
@@ -190,7 +220,11 @@ impl Node {
     ///
     /// They are one write, and their replies wake the caller once.
     pub async fn start(&self, commands: Vec<Command>) -> Sent {
-        let mut batch = Box::pin(batch(self.client.clone(), self.alive.clone(), commands));
+        let Socket { client, alive, .. } = match &self.line {
+            Line::Socket(socket) => socket,
+            Line::Carried(connection) => return Sent::carried(commands.len(), connection.start(commands)),
+        };
+        let mut batch = Box::pin(batch(client.clone(), alive.clone(), commands));
         // The first poll puts the commands on the connection's queue.
         match futures_util::poll!(batch.as_mut()) {
             Poll::Ready(replies) => Sent(Box::pin(std::future::ready(replies))),
@@ -208,15 +242,16 @@ impl Node {
 
     /// The keys that `CLIENT TRACKING` announces on this connection from now on.
     pub fn invalidations(&self) -> Invalidations {
-        Invalidations(self.client.invalidation_rx())
+        match &self.line {
+            Line::Socket(socket) => Invalidations::Socket(socket.client.invalidation_rx()),
+            Line::Carried(connection) => Invalidations::Carried(connection.announced()),
+        }
     }
 }
 
 fn lost() -> NodeError {
     NodeError::Disconnected("the connection was lost".to_owned())
 }
-
-type Replies = Vec<Result<Reply, NodeError>>;
 
 /// Commands that are on their way. Dropping it forgets the replies, not the commands.
 pub struct Sent(Pin<Box<dyn Future<Output = Replies> + Send>>);
@@ -225,6 +260,13 @@ impl Sent {
     /// Where there is no connection to write commands to.
     pub fn unsent(commands: usize) -> Sent {
         Sent(Box::pin(std::future::ready(vec![Err(lost()); commands])))
+    }
+
+    fn carried(count: usize, replies: impl Future<Output = Replies> + Send + 'static) -> Sent {
+        Sent(Box::pin(async move {
+            let replies = tokio::time::timeout(COMMAND_TIMEOUT, replies).await;
+            replies.unwrap_or_else(|_| vec![Err(NodeError::TimedOut); count])
+        }))
     }
 
     /// Waits for the replies, one for each command: Redis' own, or the connection's failure.
@@ -258,14 +300,22 @@ async fn batch(client: Client, mut alive: watch::Receiver<()>, commands: Vec<Com
 }
 
 /// Keys that somebody changed, as they are announced.
-pub struct Invalidations(broadcast::Receiver<fred::types::client::Invalidation>);
+pub enum Invalidations {
+    /// As fred tells them.
+    Socket(broadcast::Receiver<fred::types::client::Invalidation>),
+    /// As the carrier does.
+    Carried(mpsc::UnboundedReceiver<Vec<Bytes>>),
+}
 
 impl Invalidations {
     /// The next announcement; `None` once the connection is gone or announcements were dropped.
     ///
     /// fred swallows the null push of FLUSHALL: an index built on this is a superset afterwards.
     pub async fn next(&mut self) -> Option<Vec<Bytes>> {
-        let announced = self.0.recv().await.ok()?;
+        let announced = match self {
+            Invalidations::Socket(announced) => announced.recv().await.ok()?,
+            Invalidations::Carried(announced) => return announced.recv().await,
+        };
         Some(announced.keys.into_iter().map(fred::types::Key::into_bytes).collect())
     }
 }

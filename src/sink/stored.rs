@@ -1,6 +1,6 @@
 //! What keys hold before a row is written over it: changes inside a gap have no event, and can only be counted so.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::Sink;
 use super::lanes::Trouble;
@@ -24,7 +24,7 @@ impl Sink {
     /// A node that does not answer.
     pub async fn stored_otherwise(&mut self, plans: &[KeyPlan]) -> Result<Vec<bool>> {
         let mut differs = vec![false; plans.len()];
-        let mut by_node: HashMap<Address, Reads<'_>> = HashMap::new();
+        let mut by_node: BTreeMap<Address, Reads<'_>> = BTreeMap::new();
         for (index, plan) in plans.iter().enumerate() {
             let Some((key, field, balance)) = plan.steps.iter().find_map(Step::balance) else { continue };
             let question = match field {

@@ -1,6 +1,6 @@
 //! Deleting of plain keys, without a fence.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
@@ -16,11 +16,11 @@ const UNLINK_KEYS: usize = 512;
 impl Sink {
     /// Deletes plain keys, wherever they are; what is done leaves `keys`.
     pub(super) async fn unlink(&mut self, keys: &mut Vec<Bytes>) -> Result<(), Trouble> {
-        let mut by_slot: HashMap<u16, Vec<Bytes>> = HashMap::new();
+        let mut by_slot: BTreeMap<u16, Vec<Bytes>> = BTreeMap::new();
         for key in keys.iter() {
             by_slot.entry(self.lanes.topology().slot(key)).or_default().push(key.clone());
         }
-        let mut by_node: HashMap<Address, Vec<Command>> = HashMap::new();
+        let mut by_node: BTreeMap<Address, Vec<Command>> = BTreeMap::new();
         for (slot, keys) in by_slot {
             let owner = self.lanes.topology().owner(slot).cloned().ok_or_else(|| self.lanes.unowned())?;
             let unlinks = keys.chunks(UNLINK_KEYS).map(|keys| Command::new("UNLINK", keys.to_vec()));

@@ -6,7 +6,8 @@ mod claim;
 mod published;
 mod server;
 mod standby;
-mod start;
+#[doc(hidden)]
+pub mod start;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -78,7 +79,8 @@ struct Started {
 }
 
 /// The load that this process runs, if it does.
-type Load = Option<JoinHandle<()>>;
+#[doc(hidden)]
+pub type Load = Option<JoinHandle<()>>;
 
 impl Supervisor {
     /// One that has not streamed yet.
@@ -186,7 +188,11 @@ impl Supervisor {
     }
 
     /// Decides whether Redis can be trusted, and starts a load where it cannot.
-    async fn go_on(&self, pipeline: &mut Pipeline, load: &mut Load, server: &ServerSide) -> Result<()> {
+    ///
+    /// # Errors
+    /// A Redis node that does not answer.
+    #[doc(hidden)]
+    pub async fn go_on(&self, pipeline: &mut Pipeline, load: &mut Load, server: &ServerSide) -> Result<()> {
         let records = pipeline.sink().await?.read_records().await?;
         pipeline.note_compared();
         pipeline.remember_asked(records.asked.as_deref(), records.resync);

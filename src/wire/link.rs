@@ -4,7 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
@@ -21,6 +21,8 @@ pub(super) enum Link {
     Unix(UnixStream),
     /// Encrypted, with what binds SCRAM to the server's certificate.
     Tls(Box<TlsStream<TcpStream>>, Option<Vec<u8>>),
+    /// No socket at all: the simulator is at the other end.
+    Memory(DuplexStream),
 }
 
 /// The first bytes that the server sent, as far as they ask for a bare password.
@@ -55,7 +57,7 @@ impl Link {
     pub(super) fn binding(&self) -> Option<&[u8]> {
         match self {
             Link::Tls(_, binding) => binding.as_deref(),
-            Link::Tcp(..) | Link::Unix(_) => None,
+            Link::Tcp(..) | Link::Unix(_) | Link::Memory(_) => None,
         }
     }
 
@@ -78,6 +80,7 @@ impl AsyncRead for Link {
             }
             Link::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
             Link::Tls(stream, _) => Pin::new(stream).poll_read(cx, buf),
+            Link::Memory(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -88,6 +91,7 @@ impl AsyncWrite for Link {
             Link::Tcp(stream, _) => Pin::new(stream).poll_write(cx, buf),
             Link::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
             Link::Tls(stream, _) => Pin::new(stream).poll_write(cx, buf),
+            Link::Memory(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -96,6 +100,7 @@ impl AsyncWrite for Link {
             Link::Tcp(stream, _) => Pin::new(stream).poll_flush(cx),
             Link::Unix(stream) => Pin::new(stream).poll_flush(cx),
             Link::Tls(stream, _) => Pin::new(stream).poll_flush(cx),
+            Link::Memory(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -104,6 +109,7 @@ impl AsyncWrite for Link {
             Link::Tcp(stream, _) => Pin::new(stream).poll_shutdown(cx),
             Link::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Link::Tls(stream, _) => Pin::new(stream).poll_shutdown(cx),
+            Link::Memory(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use bytes::{BufMut, BytesMut};
 use postgres_protocol::message::backend::Message;
 use postgres_protocol::message::frontend;
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::time::timeout;
 
 pub use super::framing::Frame;
@@ -18,6 +18,7 @@ use super::link::Link;
 use super::session::Session;
 use super::sqlstate::Peer;
 use super::trace::Trace;
+use crate::config::Postgres;
 use crate::error::{Error, Result};
 use crate::lsn::Lsn;
 
@@ -54,6 +55,21 @@ impl Stream {
     pub(super) fn new(session: Session) -> Stream {
         let Session { link, inbound, out, peer, trace, .. } = session;
         Stream { link, inbound, out, queued: None, peer, unflushed: false, trace }
+    }
+
+    /// A stream that is copied already, over memory: the simulator is at the other end.
+    #[doc(hidden)]
+    pub fn over(memory: DuplexStream, pg: &Postgres) -> Stream {
+        let (link, peer) = (Link::Memory(memory), Peer::new(pg, None));
+        Stream {
+            link,
+            inbound: Inbound::default(),
+            out: BytesMut::new(),
+            queued: None,
+            peer,
+            unflushed: false,
+            trace: None,
+        }
     }
 
     /// The next frame; sends queued status meanwhile. Cancel-safe.
