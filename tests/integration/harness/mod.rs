@@ -14,6 +14,7 @@ mod selftest;
 pub mod store;
 pub mod subscriber;
 pub mod tls;
+pub mod witness;
 pub mod workload;
 pub mod world;
 
@@ -25,6 +26,7 @@ pub use redis::{Redis, RedisOptions};
 pub use resp::{Reply, Resp};
 pub use store::{On, Store};
 pub use subscriber::Subscriber;
+pub use witness::Witness;
 pub use world::{Setup, World};
 
 use std::time::{Duration, Instant};

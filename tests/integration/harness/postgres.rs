@@ -203,11 +203,14 @@ impl Postgres {
     }
 
     async fn connect_as(&self, user: &str, database: &str) -> Result<Client, tokio_postgres::Error> {
+        self.door(user, database).client().await
+    }
+
+    /// A way in over the unix socket for tasks that outlive a borrow.
+    pub fn door(&self, user: &str, database: &str) -> Door {
         let mut config = tokio_postgres::Config::new();
         config.host_path(self.socket_dir()).port(self.port()).user(user).dbname(database);
-        let (client, connection) = config.connect(NoTls).await?;
-        tokio::spawn(connection);
-        Ok(client)
+        Door(config)
     }
 
     /// Runs statements; more than one without BEGIN is one transaction, as the protocol has it.
@@ -237,6 +240,18 @@ impl Postgres {
             other => Err(other),
         });
         waited.await.unwrap_or_else(|last| panic!("{query}: {last:?}, not {wanted}"));
+    }
+}
+
+/// Where a server is entered, whether it runs or not.
+#[derive(Debug, Clone)]
+pub struct Door(tokio_postgres::Config);
+
+impl Door {
+    pub async fn client(&self) -> Result<Client, tokio_postgres::Error> {
+        let (client, connection) = self.0.connect(NoTls).await?;
+        tokio::spawn(connection);
+        Ok(client)
     }
 }
 

@@ -1,4 +1,4 @@
-//! A line to a server that can be cut, or fall silent.
+//! A line to a server that can be cut, fall silent, or become slow.
 
 use std::time::Duration;
 
@@ -22,6 +22,25 @@ pub enum Line {
     Silent,
     /// Every connection is ended, new ones too.
     Cut,
+    /// Carries every piece so much later.
+    Delayed(Duration),
+    /// Carries so many bytes a second in each direction of each connection.
+    Throttled(u32),
+}
+
+impl Line {
+    /// How many bytes are carried at once, and how long after they came.
+    fn pace(self) -> (usize, Duration) {
+        const THROTTLED_PIECES_A_SECOND: u32 = 50;
+        match self {
+            Line::Delayed(delay) => (PIECE_BYTES, delay),
+            Line::Throttled(bytes) => {
+                let piece = (bytes / THROTTLED_PIECES_A_SECOND).max(1) as usize;
+                (piece.min(PIECE_BYTES), Duration::from_secs(1) / THROTTLED_PIECES_A_SECOND)
+            }
+            Line::Open | Line::Silent | Line::Cut => (PIECE_BYTES, Duration::ZERO),
+        }
+    }
 }
 
 /// A TCP proxy on a free loopback port; ends with its connections on drop.
@@ -80,11 +99,20 @@ async fn carry(near: TcpStream, to: u16, mut line: watch::Receiver<Line>) {
 async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut line: watch::Receiver<Line>) {
     let mut piece = vec![0; PIECE_BYTES];
     while is_open(&mut line).await {
+        let (bytes, _) = line.borrow_and_update().pace();
         let read = tokio::select! {
-            read = from.read(&mut piece) => read,
+            read = from.read(&mut piece[..bytes]) => read,
             _ = line.changed() => continue,
         };
         let Ok(count @ 1..) = read else { return };
+        // As slow as the line is now: it may have changed while nothing came.
+        let (_, delay) = line.borrow().pace();
+        if !delay.is_zero() {
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                _ = line.wait_for(|line| line.pace().1.is_zero()) => {}
+            }
+        }
         // What was read when the line fell silent is held.
         if !is_open(&mut line).await || to.write_all(&piece[..count]).await.is_err() {
             return;
@@ -95,7 +123,7 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut line: watch::
 /// Waits while the line is silent; whether it is open then, or cut.
 async fn is_open(line: &mut watch::Receiver<Line>) -> bool {
     match line.wait_for(|line| *line != Line::Silent).await {
-        Ok(line) => *line == Line::Open,
+        Ok(line) => *line != Line::Cut,
         Err(_) => false,
     }
 }

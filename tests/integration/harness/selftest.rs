@@ -110,3 +110,31 @@ async fn a_subscriber_keeps_what_it_hears_in_order() {
     subscriber.assert_each_once();
     subscriber.assert_commit_order();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_is_slow_cut_silent_and_open_again() {
+    use std::time::Instant;
+    let redis = Redis::start(RedisOptions::default()).await;
+    let proxy = Proxy::start(redis.port()).await;
+    let dial = async || Resp::new(tokio::net::TcpStream::connect(("127.0.0.1", proxy.port())).await.unwrap());
+    let mut line = dial().await;
+    line.call(&["PING"]).await.unwrap();
+    for (slow, least) in [
+        (Line::Delayed(Duration::from_millis(50)), Duration::from_millis(100)),
+        (Line::Throttled(100), Duration::from_millis(100)),
+    ] {
+        proxy.set(slow);
+        let since = Instant::now();
+        line.call(&["PING"]).await.unwrap();
+        assert!(since.elapsed() >= least, "{slow:?} {:?}", since.elapsed());
+    }
+    proxy.set(Line::Silent);
+    let asking = line.call(&["PING"]);
+    proxy.set(Line::Open);
+    asking.await.unwrap();
+    proxy.set(Line::Cut);
+    assert!(line.call(&["PING"]).await.is_err());
+    assert!(dial().await.call(&["PING"]).await.is_err());
+    proxy.set(Line::Open);
+    dial().await.call(&["PING"]).await.unwrap();
+}

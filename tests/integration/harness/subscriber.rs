@@ -178,7 +178,7 @@ impl Drop for Subscriber {
     }
 }
 
-fn parse(message: &Reply) -> Option<Heard> {
+pub(super) fn parse(message: &Reply) -> Option<Heard> {
     let [kind, channel, payload] = message.items() else { return None };
     if kind.text()? != "message" {
         return None;

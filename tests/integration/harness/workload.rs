@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::task::JoinHandle;
 
 use super::world::Movement;
-use super::{Postgres, Redis, Resp, World, eventually};
+use super::{LOOK_EVERY, Postgres, Redis, Resp, World, eventually};
 
 /// Between two transactions of one writer: at most 200 a second.
 const PACE: &str = "SELECT pg_sleep(0.005)";
 
-/// Concurrent writers of all kinds of movements; they stop when told or dropped.
+/// Concurrent writers of all kinds of movements; they stop when told or dropped, and connect again to a server that
+/// went away.
 #[derive(Debug)]
 pub struct Workload {
     stop: Arc<AtomicBool>,
@@ -26,11 +27,21 @@ impl Workload {
         let (stop, commits) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let mut tasks = Vec::new();
         for seed in 0..writers {
-            let client = postgres.client().await;
+            let door = postgres.door("postgres", "postgres");
+            let mut client = postgres.client().await;
             let (stop, commits) = (Arc::clone(&stop), Arc::clone(&commits));
             tasks.push(tokio::spawn(async move {
                 let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9) + 1);
                 while !stop.load(Ordering::Relaxed) {
+                    if client.is_closed() {
+                        match door.client().await {
+                            Ok(again) => client = again,
+                            Err(_) => {
+                                tokio::time::sleep(LOOK_EVERY).await;
+                                continue;
+                            }
+                        }
+                    }
                     let id = first_id + dice.below(users.into()) as u32;
                     let statements = transaction(&mut dice, id);
                     // A platform's pace, kept by the server: unoptimised builds on two cores must follow.
@@ -38,8 +49,8 @@ impl Workload {
                     // Two writers may deadlock or meet a dying server: the platform would try again too.
                     if client.batch_execute(&statements).await.is_ok() {
                         commits.fetch_add(1, Ordering::Relaxed);
-                    } else if client.batch_execute("ROLLBACK").await.is_err() {
-                        return;
+                    } else {
+                        let _ = client.batch_execute("ROLLBACK").await;
                     }
                 }
             }));

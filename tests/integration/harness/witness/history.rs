@@ -1,0 +1,88 @@
+//! What the database has committed: a trigger notes every value that a user's row has had.
+
+use std::collections::BTreeMap;
+
+use super::World;
+
+/// `table_of_users` is `users`. A rolled-back change takes its note with it, and the row's lock is held to the commit: for
+/// one user the notes stand in the order of the commits.
+const NOTES: &str = "
+    CREATE TABLE history (
+        seq bigserial PRIMARY KEY, xid bigint NOT NULL, who text NOT NULL, balance text NOT NULL, moved boolean NOT NULL);
+    CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        INSERT INTO history (xid, who, balance, moved) VALUES (
+            pg_current_xact_id()::text::bigint, NEW.user_type || ':' || NEW.id,
+            trim_scale(NEW.wallet_balance)::text,
+            TG_OP = 'INSERT' OR OLD.wallet_balance IS DISTINCT FROM NEW.wallet_balance);
+        RETURN NULL;
+    END $$;
+    CREATE TRIGGER note AFTER INSERT OR UPDATE ON users FOR EACH ROW EXECUTE FUNCTION note();
+    INSERT INTO history (xid, who, balance, moved)
+        SELECT 0, user_type || ':' || id, trim_scale(wallet_balance)::text, false FROM users ORDER BY id;";
+
+/// One user's change in one database transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    pub xid: u64,
+    /// `live:7`
+    pub who: String,
+    /// After the transaction, as Redis has it.
+    pub balance: String,
+    /// Whether it changed the balance.
+    pub moved: bool,
+}
+
+/// Every balance that each user has had, in the order of the commits.
+#[derive(Debug, Default)]
+pub struct History {
+    balances: BTreeMap<String, Vec<String>>,
+    read: i64,
+}
+
+impl History {
+    pub async fn begin(world: &World) -> History {
+        world.sql(NOTES).await;
+        let mut history = History::default();
+        history.read(world).await;
+        history
+    }
+
+    /// Reads on; returns the changes that were committed since the last time. Nobody may be writing: a note that is
+    /// committed later may have a lower number.
+    pub async fn read(&mut self, world: &World) -> Vec<Change> {
+        let query = format!(
+            "SELECT seq, xid, who, balance, moved FROM history WHERE seq > {} ORDER BY seq",
+            self.read
+        );
+        let mut changes: Vec<Change> = Vec::new();
+        // Of one transaction only the last counts; another's may stand in between.
+        let mut at: BTreeMap<(String, u64), usize> = BTreeMap::new();
+        for row in world.postgres.rows(&query).await {
+            let row: Vec<String> = row.into_iter().flatten().collect();
+            let [seq, xid, who, balance, moved] = row.as_slice() else { panic!("a note with NULL: {row:?}") };
+            self.read = seq.parse().expect("a number");
+            let (xid, moved) = (xid.parse().expect("a transaction id"), moved == "t");
+            let change = Change { xid, who: who.clone(), balance: balance.clone(), moved };
+            match at.get(&(who.clone(), xid)) {
+                Some(index) if xid != 0 => {
+                    let moved = moved || changes[*index].moved;
+                    changes[*index] = Change { moved, ..change };
+                }
+                _ => {
+                    at.insert((who.clone(), xid), changes.len());
+                    changes.push(change);
+                }
+            }
+        }
+        for change in &changes {
+            self.balances.entry(change.who.clone()).or_default().push(change.balance.clone());
+        }
+        changes.retain(|change| change.xid != 0);
+        changes
+    }
+
+    /// Of one user.
+    pub fn balances(&self, who: &str) -> &[String] {
+        self.balances.get(who).map_or(&[], Vec::as_slice)
+    }
+}

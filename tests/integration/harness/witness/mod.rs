@@ -1,0 +1,155 @@
+//! Who sees to the promises while faults happen: every key of a set of users is read on its master the whole time,
+//! every event is counted on every node, and both are held against what the database has committed.
+//!
+//! What Redis itself has lost is told apart: whoever makes it lose something says so with
+//! [`Witness::redis_loses`], and until the next verdict it may come back older, and twice.
+
+mod audience;
+mod history;
+mod selftest;
+mod watch;
+
+pub use audience::Audience;
+pub use history::History;
+pub use watch::Watch;
+
+use std::ops::RangeInclusive;
+use std::sync::{Arc, RwLock};
+
+use super::resp::slot_of;
+use super::{Store, World};
+
+/// Every hash slot; a single Redis has them all.
+pub const EVERY_SLOT: RangeInclusive<u16> = 0..=16383;
+
+/// The slots that Redis has lost since the last verdict.
+#[derive(Debug, Clone, Default)]
+pub struct Losses(Arc<RwLock<Vec<RangeInclusive<u16>>>>);
+
+impl Losses {
+    fn add(&self, slots: impl IntoIterator<Item = RangeInclusive<u16>>) {
+        self.0.write().unwrap().extend(slots);
+    }
+
+    fn forget(&self) {
+        self.0.write().unwrap().clear();
+    }
+
+    fn cover(&self, key: &str) -> bool {
+        let slot = slot_of(key);
+        self.0.read().unwrap().iter().any(|slots| slots.contains(&slot))
+    }
+}
+
+/// What was seen between two verdicts.
+#[derive(Debug, Clone, Default)]
+pub struct Verdict {
+    /// Changes of users that the database has committed: so many events were due.
+    pub committed: u64,
+    /// Values of keys that were read.
+    pub looks: u64,
+    /// Moves backwards, torn pairs, and values that were never committed.
+    pub wrong_values: Vec<String>,
+    /// The same where Redis had lost the key.
+    pub older_by_loss: u64,
+    pub doubled: Vec<String>,
+    /// The same where Redis had lost the fence.
+    pub doubled_by_loss: u64,
+    pub lost: Vec<String>,
+    /// The same where Redis had lost the user: his keys came by resync.
+    pub lost_by_loss: u64,
+}
+
+impl Verdict {
+    pub fn is_clean(&self) -> bool {
+        self.wrong_values.is_empty() && self.doubled.is_empty() && self.lost.is_empty()
+    }
+
+    /// # Panics
+    /// When a promise was broken.
+    pub fn assert_clean(&self) {
+        const SHOWN: usize = 20;
+        let shown = |what: &[String]| what.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("\n  ");
+        assert!(
+            self.is_clean(),
+            "{} wrong values:\n  {}\n{} events doubled:\n  {}\n{} events lost:\n  {}",
+            self.wrong_values.len(),
+            shown(&self.wrong_values),
+            self.doubled.len(),
+            shown(&self.doubled),
+            self.lost.len(),
+            shown(&self.lost)
+        );
+        assert!(self.looks > 0, "nobody looked");
+    }
+
+    /// Both together.
+    pub fn add(&mut self, other: Verdict) {
+        self.committed += other.committed;
+        self.looks += other.looks;
+        self.older_by_loss += other.older_by_loss;
+        self.doubled_by_loss += other.doubled_by_loss;
+        self.lost_by_loss += other.lost_by_loss;
+        self.wrong_values.extend(other.wrong_values);
+        self.doubled.extend(other.doubled);
+        self.lost.extend(other.lost);
+    }
+}
+
+/// History, watch and audience of one world.
+#[derive(Debug)]
+pub struct Witness {
+    history: History,
+    watch: Watch,
+    audience: Audience,
+    losses: Losses,
+}
+
+impl Witness {
+    /// From here on everything is seen of the users `live:FIRST..LAST`, who exist; the events of all users are counted.
+    /// Nobody may write while it starts.
+    pub async fn start(world: &World, watched: std::ops::Range<u32>) -> Witness {
+        let losses = Losses::default();
+        let history = History::begin(world).await;
+        let audience = Audience::start(&world.store, losses.clone()).await;
+        let users: Vec<String> = watched.map(|id| format!("live:{id}")).collect();
+        let watch = Watch::start(&world.store, users, losses.clone());
+        Witness { history, watch, audience, losses }
+    }
+
+    /// A node of these slots loses, now or in what follows, some or all of what it holds.
+    pub fn redis_loses(&self, slots: impl IntoIterator<Item = RangeInclusive<u16>>) {
+        self.losses.add(slots);
+    }
+
+    /// The slots of one node of a cluster, or all.
+    pub async fn slots_of(store: &Store, node: usize) -> Vec<RangeInclusive<u16>> {
+        match store {
+            Store::Single(_) => vec![EVERY_SLOT],
+            Store::Cluster(cluster) => {
+                let served = cluster.slots().await.into_iter();
+                served.filter(|(_, server)| *server == node).map(|(range, _)| range).collect()
+            }
+        }
+    }
+
+    /// Waits until every node that runs is listened to: what it publishes from now on is heard.
+    pub async fn listens(&self, store: &Store) {
+        self.audience.listens(store).await;
+    }
+
+    /// Judges all that was seen since the last time. The writers must rest, and Redis must equal the database.
+    pub async fn verdict(&mut self, world: &World) -> Verdict {
+        self.audience.settle(&world.store).await;
+        let mut verdict = Verdict::default();
+        // The last values are among what was seen.
+        verdict.wrong_values.extend(self.watch.look().await.err());
+        let seen = self.watch.take();
+        let changes = self.history.read(world).await;
+        verdict.committed = changes.len() as u64;
+        self.watch.judge(seen, &self.history, &mut verdict);
+        self.audience.judge(&changes, &mut verdict);
+        self.losses.forget();
+        verdict
+    }
+}
