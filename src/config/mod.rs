@@ -10,6 +10,7 @@ pub mod redis;
 pub mod secret;
 mod section;
 mod show;
+pub mod size;
 pub mod tables;
 mod token;
 

@@ -6,6 +6,7 @@ mod passfile;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,6 +19,12 @@ pub const DEFAULT_NAME: &str = "lockstep";
 
 /// Bound of one connection attempt where `connect_timeout` is not given.
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Default of `retained_wal_max`, in bytes.
+pub const DEFAULT_RETAINED_WAL_MAX: u64 = 8 << 30;
+/// Least and most of `retained_wal_max`, in bytes: a slot retains some segments of 16 MiB at any time, and what is
+/// written in the 15 s between two moves of its `restart_lsn`.
+pub const RETAINED_WAL_BOUNDS: RangeInclusive<u64> = 64 << 20..=1 << 50;
 
 /// `[postgres]`
 #[derive(Debug, Clone)]
@@ -46,6 +53,8 @@ pub struct Postgres {
     pub slot: String,
     /// Name of the publication.
     pub publication: String,
+    /// WAL that the slot may retain, in bytes; above it the position is given up.
+    pub retained_wal_max: u64,
 }
 
 /// One server address.

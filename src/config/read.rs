@@ -153,6 +153,12 @@ fn read_postgres(
     let url = section.text_or_env("url", "LOCKSTEP_POSTGRES_URL");
     let slot = section.text_or_env("slot", "LOCKSTEP_SLOT");
     let publication = section.text_or_env("publication", "LOCKSTEP_PUBLICATION");
+    let retained_wal_max = section.size_or_env(
+        "retained_wal_max",
+        "LOCKSTEP_RETAINED_WAL_MAX",
+        postgres::DEFAULT_RETAINED_WAL_MAX,
+        postgres::RETAINED_WAL_BOUNDS,
+    );
     section.finish();
     let checked = |found: Option<Found<String>>, check: fn(&str) -> Result<String, String>| {
         let found = found?;
@@ -165,6 +171,7 @@ fn read_postgres(
             warnings.extend(odd);
             postgres.slot = slot.unwrap_or(postgres.slot);
             postgres.publication = publication.unwrap_or(postgres.publication);
+            postgres.retained_wal_max = retained_wal_max;
             Some(postgres)
         }
         Err(faults) => {

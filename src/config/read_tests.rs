@@ -71,13 +71,24 @@ fn the_environment_wins_over_the_file() {
         ("LOCKSTEP_LOG_FORMAT", "json"),
         ("LOCKSTEP_LOG", "debug"),
         ("LOCKSTEP_HTTP_LISTEN", "0.0.0.0:80"),
+        ("LOCKSTEP_RETAINED_WAL_MAX", "1GiB"),
     ];
     let config = read_with(text, &env).unwrap();
     assert_eq!(config.postgres.slot, "b");
+    assert_eq!(config.postgres.retained_wal_max, 1 << 30);
     assert_eq!(config.redis.seeds, [("b".to_owned(), 2), ("c".to_owned(), 3)]);
     assert_eq!(config.log.format, LogFormat::Json);
     assert_eq!(config.log.level, "debug");
     assert_eq!(config.http.listen.port(), 80);
+}
+
+#[test]
+fn a_size_is_named_with_its_unit_and_its_bounds() {
+    let cure = "give a size from 64MiB to 1024TiB, \"8GiB\" for example";
+    let not_one = format!("retained_wal_max = \"8GB\" is not an amount of data: {cure}");
+    assert_mistakes("[postgres]\nretained_wal_max = \"8GB\"", &[&not_one]);
+    assert_mistakes("[postgres]\nretained_wal_max = \"1MiB\"", &["\"1MiB\" is out of bounds"]);
+    assert_eq!(read_with("", &[]).unwrap().postgres.retained_wal_max, 8 << 30);
 }
 
 #[test]

@@ -8,8 +8,8 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::duration;
 use super::mistake::Mistakes;
+use super::{duration, size};
 
 /// Names this similar (Jaro-Winkler, 0 to 1) are taken for a slip of the hand.
 const SIMILAR: f64 = 0.75;
@@ -212,6 +212,27 @@ impl<'c> Section<'c> {
             },
             other => self.add(value, format!("{key} is {}, not a length of time", type_name(other)), cure),
         }
+        default
+    }
+
+    /// An amount of data within bounds, as text with its unit, which an environment variable overrides; in bytes.
+    pub fn size_or_env(
+        &mut self,
+        key: &'static str,
+        variable: &str,
+        default: u64,
+        bounds: RangeInclusive<u64>,
+    ) -> u64 {
+        let Some(Found { value: text, place }) = self.text_or_env(key, variable) else { return default };
+        let wrong = match size::parse(&text) {
+            Some(bytes) if bounds.contains(&bytes) => return bytes,
+            Some(_) => "is out of bounds",
+            None => "is not an amount of data",
+        };
+        let (least, most, example) =
+            (size::show(*bounds.start()), size::show(*bounds.end()), size::show(default));
+        let cure = format!("give a size from {least} to {most}, {example:?} for example");
+        self.context.mistakes.add(&place, format!("{key} = {text:?} {wrong}"), cure);
         default
     }
 

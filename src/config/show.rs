@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::tables::{TableKind, TableSpec, UserType};
-use super::{Config, Endpoint, LogFormat, Postgres, Redis, TlsMode, duration};
+use super::{Config, Endpoint, LogFormat, Postgres, Redis, TlsMode, duration, size};
 
 impl Config {
     /// Every setting in effect, in the form of the configuration file; passwords are `***`.
@@ -13,6 +13,7 @@ impl Config {
         out.text("url", &conninfo(&self.postgres));
         out.text("slot", &self.postgres.slot);
         out.text("publication", &self.postgres.publication);
+        out.text("retained_wal_max", &size::show(self.postgres.retained_wal_max));
         out.title("[redis]");
         out.value("url", redis_urls(&self.redis));
         if let Some(file) = &self.redis.root_cert {
