@@ -20,6 +20,7 @@ use crate::pipeline::{Parts, Pipeline};
 use crate::resync::{self, Reader};
 use crate::sink::{self, Sink, SinkState};
 use crate::supervise::Supervisor;
+use crate::supervise::budget::Budget;
 use crate::wire;
 
 /// Chunks that wait in the channel; each holds about `load.chunk_rows` users.
@@ -58,6 +59,10 @@ pub async fn run(config: Config, key_map: KeyMap, options: RunOptions) -> Result
     };
     supervised(faults.clone(), http::serve(listener, facts));
 
+    // Before Redis is reached: that may take long, and the slot retains WAL meanwhile.
+    let budget = Arc::new(Budget::new(Arc::clone(&config), Arc::clone(&health), metrics.stream.clone()));
+    supervised(faults.clone(), Arc::clone(&budget).guard());
+
     let key_map = Arc::new(key_map);
     let sink_options = sink::Options {
         derived_prefixes: key_map
@@ -88,13 +93,11 @@ pub async fn run(config: Config, key_map: KeyMap, options: RunOptions) -> Result
     supervised(faults.clone(), resync::asked::serve(reader.clone(), questions));
     supervised(faults.clone(), resync::repair::repair(reader.clone(), repair_inbox));
 
-    let mapping = Mapping::new(&config.tables);
-    let limits = config.stream.clone();
     let pipeline = Pipeline::new(Parts {
         sink,
-        mapping,
+        mapping: Mapping::new(&config.tables),
         key_map,
-        limits,
+        limits: config.stream.clone(),
         errands: errand_inbox,
         repairs,
         asked,
@@ -104,7 +107,7 @@ pub async fn run(config: Config, key_map: KeyMap, options: RunOptions) -> Result
     let start_load = Box::new(move |reached, published| {
         supervised(faults.clone(), resync::load::load(reader.clone(), reached, published))
     });
-    let supervisor = Supervisor::new(config, !options.snapshot, start_load, stop);
+    let supervisor = Supervisor::new(config, !options.snapshot, budget, start_load, stop);
     tokio::select! {
         ended = supervisor.run(pipeline) => ended,
         Some(fault) = fault_inbox.recv() => Err(fault),

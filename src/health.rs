@@ -4,6 +4,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+/// Why a position that was given up keeps this instance from being ready.
+const GIVEN_UP: &str = "the slot retained more WAL than postgres.retained_wal_max, and its position was given up: all \
+    users are loaded again as soon as redis takes them";
+
 /// Shared by the parts that learn a fact and the endpoints that report it.
 #[derive(Debug, Default)]
 pub struct Health {
@@ -25,6 +29,8 @@ pub struct Facts {
     pub redis_fault: Option<String>,
     /// Age of the oldest commit that Redis does not hold; zero when there is none.
     pub lag: Duration,
+    /// Whether the slot's position was given up and the load that has to follow has not begun.
+    pub given_up: bool,
     /// Followed columns or tables that the stream does not carry, as `table.column`.
     pub gaps: Vec<String>,
     /// Followed tables that the publication does not carry.
@@ -94,6 +100,9 @@ impl Facts {
         }
         reasons.extend(self.read_fault.as_ref().map(|fault| format!("users cannot be read: {fault}")));
         reasons.extend(self.redis_fault.clone());
+        if self.given_up {
+            reasons.push(GIVEN_UP.to_owned());
+        }
         if self.lag > bound {
             reasons.push(format!("redis is {:.1} s behind the database", self.lag.as_secs_f64()));
         }

@@ -45,6 +45,8 @@ pub struct StreamMetrics {
     pub confirmed_lsn: IntGauge,
     /// WAL that the slot keeps the server from removing.
     pub slot_retained_bytes: IntGauge,
+    /// Positions that were given up because the slot retained too much WAL.
+    pub given_up: IntCounter,
     /// Bytes of the stream received.
     pub received_bytes: IntCounter,
     /// Transactions received (those that touch followed tables).
@@ -164,6 +166,10 @@ fn stream_metrics(names: &Names<'_>) -> prometheus::Result<StreamMetrics> {
         confirmed_lsn: names.gauge("confirmed_lsn", "Last WAL position PostgreSQL may forget.")?,
         slot_retained_bytes: names
             .gauge("slot_retained_wal_bytes", "WAL that the slot retains on the server.")?,
+        given_up: names.counter(
+            "position_given_up_total",
+            "Positions given up because the slot retained more WAL than it may.",
+        )?,
         received_bytes: names.counter("received_bytes_total", "Bytes of the replication stream.")?,
         transactions: names
             .counter("transactions_total", "Transactions received that touch followed tables.")?,

@@ -1,5 +1,6 @@
 //! Taking the slot: what has to hold, and who else wants it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::start::ServerSide;
@@ -22,8 +23,8 @@ enum Found {
     Free,
     /// Another instance streams from it.
     Held(Holder),
-    /// Gone, or of no more use.
-    Useless(Option<Slot>),
+    /// Gone, or dropped because it was of no more use.
+    Gone,
 }
 
 impl Supervisor {
@@ -34,14 +35,16 @@ impl Supervisor {
         let sink = pipeline.sink().await?;
         let records = sink.read_records().await?;
         preflight::refuse_obstacles(&[preflight::permissions(sink, &self.config).await?])?;
+        let budget = Arc::clone(&self.budget);
+        let _hand = budget.hand.lock().await;
         let client = wire::sql::connect(postgres).await?;
         match self.look(&client, &records).await? {
             Found::Free => {}
             Found::Held(holder) => return Ok(Turn::Theirs(holder)),
-            Found::Useless(slot) => {
+            Found::Gone => {
                 // An ordinary connection that is kept for long holds up a smart shutdown.
                 drop(client);
-                let made = anew::make(postgres, slot, pipeline.health()).await;
+                let made = anew::make(postgres, pipeline.health()).await;
                 return made.map(|()| Turn::Again).map_err(|fault| self.bearable(fault));
             }
         }
@@ -84,17 +87,29 @@ impl Supervisor {
         }
         let catalog = Catalog::read(client, config).await?;
         // Never streamed from, it is "init" that makes the slot: the name may be mistyped.
-        if (self.has_streamed || is_known(records)) && self.is_useless(&catalog) {
-            self.refuse_obstacles(&preflight::beside_slot(&catalog, config))?;
-            return Ok(Found::Useless(catalog.slot));
+        let is_ours_to_make = self.has_streamed || self.budget.is_owed() || is_known(records);
+        let gone = match &catalog.slot {
+            None => is_ours_to_make,
+            Some(slot) if self.budget.is_spent(slot) => {
+                self.budget.give_up(slot).await?;
+                true
+            }
+            Some(slot) if is_ours_to_make && self.is_useless(slot, &catalog) => {
+                self.refuse_obstacles(&preflight::beside_slot(&catalog, config))?;
+                anew::remove(&config.postgres, slot).await?;
+                true
+            }
+            Some(_) => false,
+        };
+        match gone {
+            true => self.refuse_obstacles(&preflight::beside_slot(&catalog, config))?,
+            false => self.refuse_obstacles(&preflight::database(&catalog, config))?,
         }
-        self.refuse_obstacles(&preflight::database(&catalog, config))?;
-        Ok(Found::Free)
+        Ok(if gone { Found::Gone } else { Found::Free })
     }
 
-    /// Whether the slot is gone or nothing can be streamed from it any more; not where it is somebody else's.
-    fn is_useless(&self, catalog: &Catalog) -> bool {
-        let Some(slot) = &catalog.slot else { return true };
+    /// Whether nothing can be streamed from the slot any more; not where it is somebody else's.
+    fn is_useless(&self, slot: &Slot, catalog: &Catalog) -> bool {
         let ours =
             preflight::foreign_slot(slot, &self.config.postgres.slot, &catalog.server.database).is_none();
         let is_stuck =

@@ -2,6 +2,7 @@
 //! and again.
 
 mod anew;
+pub mod budget;
 mod claim;
 mod published;
 mod server;
@@ -28,6 +29,7 @@ use crate::pipeline::{Identity, Pipeline};
 use crate::resync::cursor;
 use crate::sink::{Fencing, Flight, LoadMark};
 use crate::wire::{self, Stream, Tripwire};
+use budget::Budget;
 use published::Carried;
 use start::{LoadReason, RedisSide, ServerSide, Start};
 
@@ -50,6 +52,8 @@ pub struct Supervisor {
     has_streamed: bool,
     /// Whether it has waited for another instance's session.
     has_stood_by: bool,
+    /// How much WAL the slot may retain.
+    budget: Arc<Budget>,
     /// Where the slot stood, at most, when its stream failed for ever.
     stuck: Option<Lsn>,
     /// Starts a load behind what an earlier one has reached, under the publication of this mark.
@@ -87,6 +91,7 @@ impl Supervisor {
     pub fn new(
         config: Arc<Config>,
         trust_redis: bool,
+        budget: Arc<Budget>,
         start_load: StartLoad,
         stop: watch::Receiver<bool>,
     ) -> Supervisor {
@@ -95,6 +100,7 @@ impl Supervisor {
             trust_redis,
             has_streamed: false,
             has_stood_by: false,
+            budget,
             stuck: None,
             start_load,
             stop,
@@ -177,6 +183,7 @@ impl Supervisor {
         let server = server::Watch {
             tripwire,
             slot: identity.slot.clone(),
+            retained_max: self.config.postgres.retained_wal_max,
             question: published::question(&self.config),
             carried,
             metrics: pipeline.metrics().stream.clone(),
@@ -212,6 +219,8 @@ impl Supervisor {
         let sink = pipeline.sink().await?;
         sink.write_epoch(epoch).await?;
         pipeline.note_loaded(reason.is_none());
+        // From here on the load that follows is the reason not to be ready.
+        pipeline.health().tell(|facts| facts.given_up = false);
         if let Some(reason) = reason {
             // A mark may have been written after what it counts was lost: it says nothing beside a lost checkpoint.
             let progress = records.load.filter(|_| redis.forgot_nothing());

@@ -25,6 +25,8 @@ pub struct Watch {
     pub tripwire: Tripwire,
     /// Name of the slot.
     pub slot: String,
+    /// WAL that it may retain, in bytes.
+    pub retained_max: u64,
     /// The SQL that asks for the publication.
     pub question: String,
     /// The publication when the stream was started.
@@ -38,7 +40,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watches until the server shuts down, the connection ends or the publication was changed; the fault says which.
+    /// Watches until the server shuts down, the connection ends, the publication was changed or the slot retains too
+    /// much; the fault says which.
     ///
     /// A fast shutdown waits until the stream has acknowledged all it was sent: whoever streams has to close the
     /// stream as soon as this ends.
@@ -68,7 +71,11 @@ impl Watch {
         let rows = self.tripwire.query(&question).await?;
         let number = |index: usize| rows.first()?.get(index)?.as_deref()?.parse().ok();
         self.server_end.fetch_max(number(0).unwrap_or(0), Ordering::Relaxed);
-        count_gauge(&self.metrics.slot_retained_bytes, number(1).unwrap_or(0));
+        let retained = number(1).unwrap_or(0);
+        count_gauge(&self.metrics.slot_retained_bytes, retained);
+        if retained > self.retained_max {
+            return Err(Error::transient("the slot retains more WAL than postgres.retained_wal_max", ""));
+        }
         let carried = published::read(&mut self.tripwire, &self.question).await?;
         if carried.is_whole() && carried.mark != self.carried.mark {
             return Err(Error::transient("the publication was changed: all users are loaded again", ""));

@@ -21,6 +21,7 @@ macro_rules! on_both {
 }
 
 mod bad_input;
+mod budget;
 mod cost;
 mod crash;
 mod gone;
