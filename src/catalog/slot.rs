@@ -21,6 +21,8 @@ pub struct Slot {
     pub wal_status: Option<String>,
     /// Why it is of no more use, where the server says so.
     pub invalidation: Option<String>,
+    /// Whether standbys that synchronise slots keep it too; `None` where the server knows no such slots (before 17).
+    pub failover: Option<bool>,
     /// Oldest WAL that it needs.
     pub restart_lsn: Option<Lsn>,
     /// Position up to which everything was acknowledged.
@@ -52,7 +54,7 @@ impl Slot {
 
     /// Reads a slot; `None` when there is none of that name.
     pub async fn read(client: &Client, name: &str) -> Result<Option<Slot>> {
-        // The row as JSON has invalidation_reason (17+) and conflicting (16+) where they exist.
+        // The row as JSON has invalidation_reason, failover (17+) and conflicting (16+) where they exist.
         const SQL: &str = "
             SELECT s.slot_type, s.plugin::text, s.database::text, s.active_pid, s.wal_status,
                    coalesce(to_jsonb(s)->>'invalidation_reason',
@@ -60,7 +62,8 @@ impl Slot {
                    s.restart_lsn::text, s.confirmed_flush_lsn::text,
                    coalesce(pg_wal_lsn_diff(here.lsn, s.restart_lsn), 0)::int8,
                    coalesce(pg_wal_lsn_diff(here.lsn, s.confirmed_flush_lsn), 0)::int8,
-                   concat_ws(' ', nullif(a.application_name, ''), 'from ' || host(a.client_addr))
+                   concat_ws(' ', nullif(a.application_name, ''), 'from ' || host(a.client_addr)),
+                   (to_jsonb(s)->>'failover')::bool
             FROM pg_replication_slots s
             CROSS JOIN (SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
                                     ELSE pg_current_wal_lsn() END) here (lsn)
@@ -77,6 +80,7 @@ impl Slot {
             holder: pid.map(|pid| Holder { pid, who: row.get(10) }),
             wal_status: row.get(4),
             invalidation: row.get(5),
+            failover: row.get(11),
             restart_lsn: lsn(6),
             confirmed_flush: lsn(7),
             retained_bytes: row.get(8),

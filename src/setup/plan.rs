@@ -55,10 +55,25 @@ fn slot(catalog: &Catalog, config: &Config) -> Result<Step> {
         preflight::refuse_obstacles(&preflight::slot(catalog, config))?;
         return Ok(Step::nothing(what));
     }
-    let sql = match catalog.server.has_failover_slots() {
+    let statement =
+        Statement::patient(slot_sql(catalog.server.has_failover_slots()), &[("slot", &literal(name))]);
+    Ok(Step { what, todo: Todo::Create(vec![statement]) })
+}
+
+fn slot_sql(failover: bool) -> &'static str {
+    match failover {
         true => include_str!("../../sql/slot_failover.sql"),
         false => include_str!("../../sql/slot.sql"),
-    };
-    let statement = Statement::patient(sql, &[("slot", &literal(name))]);
-    Ok(Step { what, todo: Todo::Create(vec![statement]) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn init_makes_a_failover_slot_where_the_server_knows_them() {
+        let asks = |failover| slot_sql(failover).contains("failover => true");
+        assert_eq!([asks(true), asks(false)], [true, false]);
+    }
 }

@@ -78,13 +78,7 @@ impl Walsender {
     /// # Errors
     /// Definite if a slot of that name exists, or none is free.
     pub async fn create_slot(&mut self, slot: &str) -> Result<CreatedSlot> {
-        let name = escape_identifier(slot);
-        let options = match self.session.major {
-            17.. => "(SNAPSHOT 'nothing', FAILOVER true)",
-            15.. => "(SNAPSHOT 'nothing')",
-            _ => "NOEXPORT_SNAPSHOT",
-        };
-        let sql = format!("CREATE_REPLICATION_SLOT {name} LOGICAL pgoutput {options}");
+        let sql = create_slot_command(slot, self.session.major);
         let rows = self.session.query(&sql).await?;
         let point = rows.first().and_then(|row| row.get(1)?.as_deref()?.parse().ok());
         let consistent_point = point.ok_or_else(|| self.session.peer.garbled("CREATE_REPLICATION_SLOT"))?;
@@ -146,5 +140,31 @@ impl Walsender {
             ),
             _ => refused,
         }
+    }
+}
+
+/// The command that makes a slot, on a server of this major version.
+fn create_slot_command(slot: &str, major: u32) -> String {
+    let options = match major {
+        17.. => "(SNAPSHOT 'nothing', FAILOVER true)",
+        15.. => "(SNAPSHOT 'nothing')",
+        _ => "NOEXPORT_SNAPSHOT",
+    };
+    format!("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput {options}", escape_identifier(slot))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_outlives_a_promotion_where_the_server_knows_how() {
+        let options = |major| {
+            let command = create_slot_command("s", major);
+            command.strip_prefix("CREATE_REPLICATION_SLOT \"s\" LOGICAL pgoutput ").unwrap().to_owned()
+        };
+        assert_eq!(options(14), "NOEXPORT_SNAPSHOT");
+        assert_eq!([options(15), options(16)], ["(SNAPSHOT 'nothing')"; 2]);
+        assert_eq!([options(17), options(18)], ["(SNAPSHOT 'nothing', FAILOVER true)"; 2]);
     }
 }
