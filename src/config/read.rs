@@ -19,8 +19,9 @@ use crate::error::Fault;
 /// Largest configuration file, in bytes: more is some other file.
 const LARGEST_FILE: u64 = 1 << 20;
 
-/// Default of `window_rows`: rows are about 1 KiB, so a window is about 4 MiB.
-const WINDOW_ROWS: usize = 4096;
+/// Default of `window_rows`: what a wide row does to the keys takes about 7 KiB until it has left, so that a window
+/// takes about 14 MiB.
+const WINDOW_ROWS: usize = 2048;
 /// Default of `window_bytes`.
 const WINDOW_BYTES: usize = 4 << 20;
 /// Default of `flight_events`.
