@@ -27,8 +27,8 @@ use crate::keyplan::Guard;
 
 /// Calls that are written before their replies are read.
 const PIPELINE_CALLS: usize = 256;
-/// First and longest delay between attempts.
-pub(super) const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
+/// First and longest delay between attempts: what waits for Redis waits this much longer when it is back.
+const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 /// Redirects that are followed at once before they too wait.
 const EAGER_REDIRECTS: u32 = 5;
 

@@ -1,8 +1,10 @@
 //! What is done about a fault before a flight is tried again.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
-use super::apply::{RETRY, Run};
+use super::apply::Run;
 use super::group;
 use super::lanes::Trouble;
 use super::node::Command;
@@ -11,6 +13,9 @@ use super::slots::Address;
 use super::{Flight, Sink, SinkState};
 use crate::backoff::Outage;
 use crate::error::{Error, Fault};
+
+/// Delay before the next attempt where no retry cures the fault.
+const INCURABLE_PAUSE: Duration = Duration::from_secs(2);
 
 impl Sink {
     /// Does about a fault what can be done at once.
@@ -66,7 +71,7 @@ impl Sink {
         }
         self.report_retrying(error.fault());
         // What no retry cures is looked at only now and then, until somebody has cured it.
-        let delay = if error.is_transient() { outage.next_delay() } else { RETRY.1 };
+        let delay = if error.is_transient() { outage.next_delay() } else { INCURABLE_PAUSE };
         tokio::time::sleep(delay).await;
     }
 
