@@ -20,6 +20,7 @@ macro_rules! on_both {
     )+};
 }
 
+mod away;
 mod bad_input;
 mod budget;
 mod cost;

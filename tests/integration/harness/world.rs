@@ -99,6 +99,14 @@ impl World {
         proxy
     }
 
+    /// Has the instance, not yet running, reach the only Redis through a line that can be cut.
+    pub async fn redis_through_a_proxy(&mut self) -> Proxy {
+        let proxy = Proxy::start(self.store.single().port()).await;
+        let url = format!("redis://127.0.0.1:{}", proxy.port());
+        self.lockstep = Lockstep::new(&self.postgres.url(), &[url], &self.config);
+        proxy
+    }
+
     /// Another instance with the same configuration, which waits for the slot.
     pub async fn standby(&self) -> Lockstep {
         let standby = Lockstep::new(&self.postgres.url(), &self.store.urls(), &self.config);
