@@ -87,6 +87,7 @@ impl Budget {
         // A slot could never decode what was written before they held.
         preflight::refuse_obstacles(&preflight::beside_slot(&catalog, &self.config))?;
         anew::make(&self.config.postgres, &self.health).await?;
+        self.owed.store(false, Ordering::Relaxed);
         // What there is to wait for now is told by who waits for it.
         self.health.tell(|facts| facts.stream = StreamState::Starting);
         Ok(())
@@ -101,7 +102,10 @@ impl Budget {
         }
         let seen = Slot::read(&client, &self.config.postgres.slot).await?;
         if let Some(slot) = &seen {
-            self.owed.store(false, Ordering::Relaxed);
+            // One that has a holder may be unfinished yet, and never be.
+            if slot.holder.is_none() {
+                self.owed.store(false, Ordering::Relaxed);
+            }
             count_gauge(&self.metrics.slot_retained_bytes, u64::try_from(slot.retained_bytes).unwrap_or(0));
         }
         Ok(seen)
