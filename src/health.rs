@@ -1,8 +1,12 @@
-//! What this instance knows of itself: the facts behind `/readyz` and `/healthz`.
+//! What this instance knows of itself: the facts behind `/readyz` and `/healthz`, and how far Redis is.
+
+pub mod progress;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
+
+use progress::Progress;
 
 /// Why a position that was given up keeps this instance from being ready.
 const GIVEN_UP: &str = "the slot retained more WAL than postgres.retained_wal_max, and its position was given up: all \
@@ -14,6 +18,7 @@ pub struct Health {
     facts: Mutex<Facts>,
     /// Commit time of the last transaction received, in microseconds as the server counts them; 0: none yet.
     last_commit: AtomicI64,
+    progress: Progress,
 }
 
 /// The facts, each told by the part that knows it.
@@ -74,6 +79,11 @@ impl Health {
     /// When the last transaction that was received committed; 0: none was.
     pub fn last_commit(&self) -> i64 {
         self.last_commit.load(Ordering::Relaxed)
+    }
+
+    /// How far Redis is.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
     }
 
     /// All facts as of now.

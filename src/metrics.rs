@@ -92,6 +92,8 @@ pub struct SinkMetrics {
     pub derived_keys: IntGauge,
     /// Sweeps (SCANs) that replaced the index where it was over its bound.
     pub derived_sweeps: IntCounter,
+    /// Renewals of the lease by which readers see that Redis is fresh.
+    pub lease_renewals: IntCounter,
 }
 
 /// The first load and re-reads.
@@ -207,6 +209,7 @@ fn sink_metrics(names: &Names<'_>) -> prometheus::Result<SinkMetrics> {
         redirects: names.counters("redis_redirects_total", "Cluster redirects by kind.", &["kind"])?,
         derived_keys: names.gauge("derived_keys", "Keys known to the index of keys deleted by pattern.")?,
         derived_sweeps: names.counter("derived_sweeps_total", "SCANs made because that index was full.")?,
+        lease_renewals: names.counter("lease_renewals_total", "Renewals of the lease in Redis.")?,
     })
 }
 

@@ -1,4 +1,7 @@
-//! The HTTP side: metrics for Prometheus, liveness and readiness for whoever runs the process.
+//! The HTTP side: metrics for Prometheus, liveness and readiness for whoever runs the process, and a wait for
+//! applications that read what they wrote.
+
+mod wait;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +46,7 @@ pub async fn serve(listener: TcpListener, facts: Facts) -> Result<()> {
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
+        .route("/api/redis-health/wait", get(wait::wait))
         .with_state(facts);
     axum::serve(listener, router)
         .await

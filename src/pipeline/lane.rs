@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::keyplan::{KeyMap, KeyPlan};
 use crate::lsn::Position;
 use crate::pgoutput::PgTime;
-use crate::sink::{Fencing, Flight, LoadMark, Outcome, Sink};
+use crate::sink::{Fencing, Flight, Freshness, LoadMark, Outcome, Renewed, Sink};
 
 /// The glob of a look: `SCAN` finds keys by no other order than its own, so all templates are found at once.
 const EVERY_KEY: &[u8] = b"*";
@@ -81,6 +81,8 @@ pub struct Landed {
     pub loaded: bool,
     /// Whether Redis keeps the record of what was asked.
     pub asked: bool,
+    /// Whether the lease was renewed.
+    pub leased: bool,
 }
 
 impl Cargo {
@@ -93,6 +95,11 @@ impl Cargo {
     pub fn is_empty(&self) -> bool {
         matches!(self, Cargo::Events { plans, .. } if plans.is_empty())
     }
+
+    /// Whether a checkpoint travels with it.
+    pub fn takes_checkpoint(&self) -> bool {
+        matches!(self, Cargo::Events { .. } | Cargo::Rows { .. })
+    }
 }
 
 impl Lane {
@@ -101,13 +108,22 @@ impl Lane {
         matches!(self, Lane::Idle(_))
     }
 
-    /// Sends a flight when the lane is idle; does nothing when it is not.
-    pub fn depart(&mut self, cargo: Cargo, checkpoint: Option<Checkpoint>, key_map: &Arc<KeyMap>) {
+    /// Sends a flight when the lane is idle; does nothing when it is not. The lease is renewed behind the checkpoint,
+    /// where every node took that.
+    pub fn depart(
+        &mut self,
+        cargo: Cargo,
+        (checkpoint, fresh): (Option<Checkpoint>, Option<Freshness>),
+        key_map: &Arc<KeyMap>,
+    ) {
         match std::mem::replace(self, Lane::Moving) {
             Lane::Idle(mut sink) => {
                 let key_map = Arc::clone(key_map);
                 let mut flight: Away = Box::pin(async move {
-                    let landed = fly(&mut sink, cargo, checkpoint, &key_map).await;
+                    let mut landed = fly(&mut sink, cargo, checkpoint, &key_map).await;
+                    if let (Ok(landed), Some(fresh)) = (&mut landed, fresh) {
+                        landed.leased = landed.stored.is_some() && renew(&mut sink, fresh).await;
+                    }
                     (sink, landed)
                 });
                 // The first poll writes: Redis is at work while the caller decodes on. `landed` polls again.
@@ -135,6 +151,15 @@ impl Lane {
             Lane::Out(_) | Lane::Moving => None,
         }
     }
+}
+
+/// A lease that is not renewed ends by itself, and what keeps it from being renewed is told by the next flight.
+async fn renew(sink: &mut Sink, fresh: Freshness) -> bool {
+    let renewed = sink.renew_lease(fresh).await;
+    if let Err(fault) = &renewed {
+        tracing::debug!(%fault, "the lease is not renewed");
+    }
+    matches!(renewed, Ok(Renewed::Yes))
 }
 
 async fn fly(sink: &mut Sink, cargo: Cargo, stored: Option<Checkpoint>, key_map: &KeyMap) -> Result<Landed> {

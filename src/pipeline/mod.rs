@@ -18,6 +18,7 @@ pub mod chunks;
 mod clock;
 mod errand;
 pub mod lane;
+mod lease;
 mod patience;
 pub mod queue;
 pub mod session;
@@ -41,7 +42,7 @@ use crate::keyplan::{KeyMap, KeyPlan};
 use crate::lsn::{Lsn, Position};
 use crate::metrics::Metrics;
 use crate::pgoutput::PgTime;
-use crate::sink::{LoadMark, Outcome, Sink, SinkState};
+use crate::sink::{Freshness, LoadMark, Outcome, Sink, SinkState};
 use asked::{Asked, Questions};
 use chunks::Chunks;
 use lane::{Cargo, Landed, Lane};
@@ -177,7 +178,7 @@ impl Pipeline {
         Some(Cargo::Rows { chunk, present, in_gap: self.in_gap })
     }
 
-    fn depart(&mut self, cargo: Cargo, checkpoint: Option<Checkpoint>) {
+    fn depart(&mut self, cargo: Cargo, checkpoint: Option<Checkpoint>, fresh: Option<Freshness>) {
         match &cargo {
             Cargo::Events { committed, .. } => self.out_since = committed.first().copied(),
             Cargo::Truncate(truncated) => {
@@ -185,7 +186,7 @@ impl Pipeline {
             }
             Cargo::Rows { .. } | Cargo::Mark(_) | Cargo::Look(_) | Cargo::Asked(_) => {}
         }
-        self.lane.depart(cargo, checkpoint, &self.key_map);
+        self.lane.depart(cargo, (checkpoint, fresh), &self.key_map);
     }
 
     /// Goes on behind what Redis acknowledged.
@@ -217,6 +218,7 @@ impl Pipeline {
         if landed.asked {
             self.asked.tell();
         }
+        self.metrics.sink.lease_renewals.inc_by(landed.leased.into());
     }
 
     /// An event of the stream. One in doubt is counted once, however often it is sent again.
@@ -300,6 +302,7 @@ impl Pipeline {
     pub fn note_loaded(&self, loaded: bool) {
         self.metrics.load.loaded.set(i64::from(loaded));
         self.health.tell(|facts| facts.loaded = loaded);
+        self.health.progress().tell_loaded(loaded);
     }
 
     /// Goes on with what was asked before and is not done.

@@ -1,8 +1,11 @@
 //! The data loop over one replication stream: socket, decoder, assembler, mapping, key plan, flight,
 //! checkpoint, and back to the socket as a standby status update.
 
+mod fresh;
+
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -10,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::lane::{Cargo, Landed};
+use super::lease::Lease;
 use super::queue::{Departure, Queue};
 use super::{Identity, Pipeline, asked, clock};
 use crate::balance::Output;
@@ -18,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::lsn::{Lsn, Position, Xid64};
 use crate::metrics::{count_gauge, lsn_gauge};
 use crate::pgoutput::Message;
-use crate::sink::SinkState;
+use crate::sink::{Sink, SinkState};
 use crate::txn::{Assembler, Transaction, Window};
 use crate::wire::{Frame, Stream};
 
@@ -68,6 +72,10 @@ pub struct Session<'p> {
     heard: Instant,
     /// The Redis connections whose memory was compared before this session.
     generation: u64,
+    /// What the next lease will say.
+    lease: Lease,
+    /// The position that was told to those who wait.
+    told: Lsn,
 }
 
 impl<'p> Session<'p> {
@@ -83,6 +91,7 @@ impl<'p> Session<'p> {
         // may be lower: only what this session applies may stand in the fence of a row that was read.
         pipeline.present = Position::default();
         pipeline.acknowledged = from;
+        pipeline.lane.sink().into_iter().for_each(Sink::begin_term);
         let limits = &pipeline.limits;
         let window = Window { rows: limits.window_rows, bytes: limits.window_bytes };
         Session {
@@ -95,6 +104,8 @@ impl<'p> Session<'p> {
             identity,
             heard: Instant::now(),
             generation: pipeline.compared,
+            lease: Lease::default(),
+            told: Lsn::ZERO,
             stream,
             pipeline,
         }
@@ -110,11 +121,14 @@ impl<'p> Session<'p> {
         status.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut ask = tokio::time::interval(ASK_INTERVAL);
         ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let health = Arc::clone(&self.pipeline.health);
         loop {
+            self.tell_applied();
             self.take_buffered()?;
             self.launch();
+            self.tell_applied();
             let reading = self.has_room();
-            let waits_for_wal = self.pipeline.chunks.wants_past(self.tracker.applied_lsn());
+            let waits_for_wal = self.waits_for_wal();
             tokio::select! {
                 biased;
                 Ok(_) = signals.stop.wait_for(|stop| *stop) => break,
@@ -126,6 +140,7 @@ impl<'p> Session<'p> {
                 _ = ask.tick(), if waits_for_wal => self.queue_status(true),
                 _ = report.tick() => self.report()?,
                 Some(errand) = self.pipeline.errands.recv() => self.pipeline.take_errand(errand),
+                () = health.progress().called() => {}
                 frame = serve(&mut self.stream, reading) => if let Some(frame) = frame? {
                     self.heard = Instant::now();
                     self.take(frame)?;
@@ -223,7 +238,8 @@ impl<'p> Session<'p> {
         if checkpoint.is_some() {
             self.checkpointed = Some(Instant::now());
         }
-        self.pipeline.depart(cargo, checkpoint);
+        let fresh = checkpoint.as_ref().and_then(|checkpoint| self.freshness(&cargo, checkpoint));
+        self.pipeline.depart(cargo, checkpoint, fresh);
     }
 
     /// A checkpoint at what is applied, when the last one is old enough.
@@ -231,7 +247,7 @@ impl<'p> Session<'p> {
         let applied = self.tracker.applied_lsn();
         let is_new = applied > self.tracker.flush_lsn();
         let interval = if is_new { CHECKPOINT_INTERVAL } else { HEARTBEAT_INTERVAL };
-        let due = self.checkpointed.is_none_or(|at| at.elapsed() >= interval);
+        let due = self.checkpointed.is_none_or(|at| at.elapsed() >= interval) || self.lease.is_due();
         due.then(|| self.identity.checkpoint(applied))
     }
 
@@ -244,6 +260,7 @@ impl<'p> Session<'p> {
             self.queue_status(false);
         }
         self.pipeline.pass(&landed);
+        self.lease.note(&landed.committed);
         // Redis works on the next flight while this one is counted.
         self.launch();
         self.pipeline.note_landed(landed);
@@ -309,6 +326,7 @@ impl<'p> Session<'p> {
                 }
             }
         }
+        self.end_lease().await;
         self.queue_status(false);
         self.stream.close().await;
         Ok(())

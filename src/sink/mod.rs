@@ -12,6 +12,7 @@
 //! | `keyspace` | walking over all keys in bounded steps |
 //! | `derived`, `key_set` | which keys a pattern matches, without a SCAN per event |
 //! | `records` | Lockstep's own keys, and reading of others |
+//! | `lease` | the key by which readers tell a fresh Redis from a frozen one |
 //! | `stored` | what a row is written over |
 //! | `acl` | what this user may do |
 
@@ -27,6 +28,7 @@ mod judge;
 mod key_set;
 mod keyspace;
 mod lanes;
+mod lease;
 pub mod node;
 pub mod records;
 pub mod reply;
@@ -50,6 +52,7 @@ use crate::lsn::{Position, Snapshot};
 use crate::metrics::SinkMetrics;
 
 pub use keyspace::Walk;
+pub use lease::{Freshness, Renewed};
 pub use records::{LoadMark, NodeFacts, NodeRecord, Records};
 
 /// The epoch of the first database history.
@@ -141,6 +144,8 @@ pub struct Sink {
     compared: u64,
     /// The checkpoint that each of the keys holds, as it was read or written last.
     held: HashMap<Bytes, Bytes>,
+    /// What this session's term is known by; `None`: it has none yet.
+    token: Option<Bytes>,
     /// Whether the last flight's checkpoint is on every node.
     has_stored: bool,
     slot: String,
@@ -180,6 +185,7 @@ impl Sink {
             epoch: None,
             compared: 0,
             held: HashMap::new(),
+            token: None,
             has_stored: false,
             slot: options.slot,
             seed,

@@ -184,6 +184,9 @@ impl Sink {
         for mark in [LoadMark::Loaded, LoadMark::Progress, LoadMark::Asked, LoadMark::Resync] {
             self.write_mark(mark, None).await?;
         }
+        for key in self.lease_keys() {
+            self.lanes.call(key.clone().as_bytes(), Command::new("DEL", vec![key.into()])).await?;
+        }
         for (address, key, _) in self.checkpoint_keys() {
             self.lanes.ask(&address, Command::new("DEL", vec![key])).await?;
         }

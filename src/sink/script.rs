@@ -16,12 +16,27 @@ const KEEP: &str = "local now = redis.call('GET', KEYS[1])
 if now ~= ARGV[1] and now ~= ARGV[2] then return false end
 return redis.call('SET', KEYS[1], ARGV[2])";
 
+/// What [`Sink::renew_lease`](super::Sink::renew_lease) and its neighbours do: nobody but who took the term last writes
+/// the lease or takes it away. KEYS: the term, the lease. ARGV: what to do, the token, the lease, its TTL in ms.
+const LEASE: &str = "local held = redis.pcall('GET', KEYS[1])
+held = type(held) == 'string' and held or ''
+if ARGV[1] == 'take' then
+  local term = (tonumber(string.match(held, '^(%d+)-')) or 0) + 1
+  local token = string.format('%.0f', term) .. '-' .. ARGV[2]
+  redis.call('SET', KEYS[1], token)
+  return token
+end
+if held ~= ARGV[2] then return false end
+if ARGV[1] == 'end' then return redis.call('DEL', KEYS[2]) end
+return redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[4])";
+
 /// The hashes by which a node knows the scripts, once it has loaded them.
 #[derive(Debug, Clone)]
 pub struct Scripts {
     apply: Bytes,
     release: Option<Bytes>,
     keep: Bytes,
+    lease: Bytes,
 }
 
 impl Scripts {
@@ -37,15 +52,17 @@ impl Scripts {
                 .cloned()
                 .ok_or_else(|| NodeError::Other("unexpected reply to SCRIPT LOAD".to_owned()))
         };
-        let mut replies = node.send(vec![load(APPLY), load(KEEP), load(RELEASE)]).await.into_iter();
+        let mut replies =
+            node.send(vec![load(APPLY), load(KEEP), load(LEASE), load(RELEASE)]).await.into_iter();
         let apply = replies.next().unwrap_or(Err(NodeError::TimedOut)).and_then(hash)?;
         let keep = replies.next().unwrap_or(Err(NodeError::TimedOut)).and_then(hash)?;
+        let lease = replies.next().unwrap_or(Err(NodeError::TimedOut)).and_then(hash)?;
         let release = match replies.next().unwrap_or(Err(NodeError::TimedOut)).and_then(hash) {
             Ok(hash) => Some(hash),
             Err(NodeError::Other(_)) => None,
             Err(error) => return Err(error),
         };
-        Ok(Scripts { apply, release, keep })
+        Ok(Scripts { apply, release, keep, lease })
     }
 
     /// The call that applies plans.
@@ -56,6 +73,11 @@ impl Scripts {
     /// The call that puts a checkpoint over the one before; nil where another one is there.
     pub fn keep(&self, key: Bytes, before: Bytes, checkpoint: Bytes) -> Command {
         Command::new("EVALSHA", call_args(self.keep.clone(), vec![key], vec![before, checkpoint]))
+    }
+
+    /// The call that takes the term, renews the lease or ends it; nil where another has the term.
+    pub fn lease(&self, term: Bytes, lease: Bytes, args: Vec<Bytes>) -> Command {
+        Command::new("EVALSHA", call_args(self.lease.clone(), vec![term, lease], args))
     }
 
     /// The call that deletes keys of one slot under memory pressure.

@@ -148,6 +148,7 @@ impl Supervisor {
                 self.has_streamed = true;
                 let ended = self.session(pipeline, *started, stop).await;
                 pipeline.metrics().stream.leader.set(0);
+                pipeline.health().progress().tell_nowhere();
                 match ended {
                     Err(fault) if wire::is_publication_unknown(&fault) => {
                         self.stuck = Some(pipeline.acknowledged());
@@ -160,6 +161,7 @@ impl Supervisor {
             Turn::Theirs(Holder { pid, who }) => {
                 self.has_stood_by = true;
                 pipeline.health().tell(|facts| facts.stream = StreamState::Standby);
+                pipeline.health().progress().tell_standby();
                 tracing::info!(pid, who, "another instance holds the slot; this one waits for it");
                 tokio::select! {
                     () = stopped(&mut stop) => Ok(ControlFlow::Break(())),

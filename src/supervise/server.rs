@@ -2,19 +2,29 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use postgres_protocol::escape::escape_literal;
+use tokio::time::MissedTickBehavior;
 
 use super::published::{self, Carried};
 use crate::error::{Error, Result};
 use crate::health::Health;
+use crate::health::progress::WalEnd;
+use crate::lsn::Lsn;
 use crate::metrics::{StreamMetrics, count_gauge};
 use crate::wire::Tripwire;
 
-/// How often the slot, the publication and the end of WAL are looked at: what the stream says of the end stands still
-/// where the stream is not read, and of the publication it says nothing.
+/// How often the end of WAL is read: what the stream says of it stands still where the stream is not read.
+const END_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How often the slot and the publication are looked at: of these the stream says nothing.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// The clock first: a commit that was answered before it is before the end that is read after it. In microseconds
+/// since 2000, as the stream counts them.
+const END: &str = "SELECT (extract(epoch FROM clock_timestamp() - timestamptz '2000-01-01 00:00:00+00') * 1000000)::bigint, \
+     pg_current_wal_insert_lsn()";
 
 /// Longest time that an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,19 +57,36 @@ impl Watch {
     /// stream as soon as this ends.
     pub async fn run(mut self) -> Error {
         let mut look = tokio::time::interval(LOOK_INTERVAL);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut end = tokio::time::interval(END_INTERVAL);
+        end.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
+            let whole = tokio::select! {
                 fault = self.tripwire.tripped() => return fault,
-                _ = look.tick() => {}
-            }
-            let looked = tokio::time::timeout(ANSWER_TIMEOUT, self.look()).await;
+                _ = look.tick() => true,
+                _ = end.tick() => false,
+            };
+            let looked = async { if whole { self.look().await } else { self.read_end().await } };
+            let looked = tokio::time::timeout(ANSWER_TIMEOUT, looked).await;
             if let Err(fault) =
                 looked.unwrap_or_else(|_| Err(Error::transient("postgres does not answer", "")))
             {
                 return fault;
             }
         }
+    }
+
+    async fn read_end(&mut self) -> Result<()> {
+        let asked = Instant::now();
+        let rows = self.tripwire.query(END).await?;
+        let text = |index: usize| rows.first()?.get(index)?.as_deref();
+        let clock = text(0).and_then(|text| text.parse().ok());
+        let lsn = text(1).and_then(|text| text.parse::<Lsn>().ok());
+        if let Some((clock, lsn)) = clock.zip(lsn) {
+            let lsn = lsn.before_page_header();
+            self.health.progress().tell_wal_end(WalEnd { lsn, clock, asked });
+        }
+        Ok(())
     }
 
     async fn look(&mut self) -> Result<()> {

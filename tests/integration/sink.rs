@@ -4,6 +4,7 @@ mod cluster;
 mod derived;
 mod faults;
 mod fences;
+mod lease;
 
 use std::sync::Arc;
 use std::time::Duration;

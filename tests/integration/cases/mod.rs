@@ -25,6 +25,7 @@ mod bad_input;
 mod budget;
 mod cost;
 mod crash;
+mod freshness;
 mod gone;
 mod history;
 mod keys;

@@ -1,0 +1,159 @@
+//! The lease: a key with a short time to live, renewed while every node holds what the database held a moment ago.
+//! Where it is gone, Redis may be frozen.
+//!
+//! Two keys of one slot: the term, which outlives every lease and counts who streamed, and the lease. Who took the
+//! term last alone may write the lease: an instance that was frozen, replaced and woken cannot.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use ring::rand::{SecureRandom, SystemRandom};
+use serde::Serialize;
+
+use super::Sink;
+use super::lanes::Trouble;
+use super::reply::Reply;
+use crate::error::Result;
+use crate::lsn::Lsn;
+
+/// How long a lease lives. With the age of what it says, a reader who sees one knows that Redis is at most that old.
+pub const LEASE_TTL: Duration = Duration::from_secs(3);
+/// The slot of the default configuration, whose lease has the plain name.
+const DEFAULT_SLOT: &str = "lockstep";
+/// Bytes that tell apart two holders of a term whose number was forgotten and counted again.
+const NONCE_BYTES: usize = 8;
+
+/// What is true of every node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Freshness {
+    /// Everything before it is in Redis.
+    pub position: Lsn,
+    /// When the last change that was written committed, ISO-8601; `None`: none was since the start.
+    pub committed_at: Option<String>,
+    /// Everything that was committed before this time of the database's clock is in Redis, ISO-8601.
+    pub as_of: String,
+}
+
+/// What became of a renewal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewed {
+    /// The lease is written.
+    Yes,
+    /// Another instance took the term, or Redis forgot it: the nodes' records are to be compared again.
+    Refused,
+}
+
+#[derive(Serialize)]
+struct Lease<'a> {
+    slot: &'a str,
+    term: u64,
+    epoch: u32,
+    position: String,
+    committed_at: Option<String>,
+    as_of: String,
+}
+
+impl Sink {
+    /// Begins a session: its term is taken with its first lease.
+    pub fn begin_term(&mut self) {
+        self.token = None;
+    }
+
+    /// Writes the lease, in the term that this session takes with the first.
+    ///
+    /// # Errors
+    /// The node's; the lease is as it was, or gone.
+    pub async fn renew_lease(&mut self, fresh: Freshness) -> Result<Renewed> {
+        let token = match self.token.clone() {
+            Some(token) => token,
+            None => self.take_term().await?,
+        };
+        let number = token.split(|byte| *byte == b'-').next().unwrap_or_default();
+        let lease = Lease {
+            slot: &self.slot,
+            term: std::str::from_utf8(number).ok().and_then(|text| text.parse().ok()).unwrap_or(0),
+            epoch: self.epoch(),
+            position: fresh.position.to_string(),
+            committed_at: fresh.committed_at,
+            as_of: fresh.as_of,
+        };
+        let text = serde_json::to_vec(&lease).unwrap_or_default();
+        let ttl = LEASE_TTL.as_millis().to_string();
+        let reply = self.ask_lease(vec!["renew".into(), token, text.into(), ttl.into()]).await?;
+        if reply == Reply::Nil {
+            tracing::warn!(
+                "redis does not know this instance's term any more: another one took over, or it lost what it held"
+            );
+            self.lanes.doubt();
+            return Ok(Renewed::Refused);
+        }
+        Ok(Renewed::Yes)
+    }
+
+    /// Takes the lease away, where it is this session's.
+    ///
+    /// # Errors
+    /// The node's; then the lease ends by itself.
+    pub async fn end_lease(&mut self) -> Result<()> {
+        if let Some(token) = self.token.take() {
+            self.ask_lease(vec!["end".into(), token]).await?;
+        }
+        Ok(())
+    }
+
+    async fn take_term(&mut self) -> Result<Bytes> {
+        let mut nonce = [0; NONCE_BYTES];
+        let nonce = match SystemRandom::new().fill(&mut nonce) {
+            Ok(()) => format!("{:016x}", u64::from_be_bytes(nonce)),
+            // Terms that were not forgotten are apart without it.
+            Err(_) => std::process::id().to_string(),
+        };
+        let reply = self.ask_lease(vec!["take".into(), nonce.into()]).await?;
+        let token = reply.text().cloned().unwrap_or_default();
+        self.token = Some(token.clone());
+        Ok(token)
+    }
+
+    async fn ask_lease(&mut self, args: Vec<Bytes>) -> std::result::Result<Reply, Trouble> {
+        let lease = lease_key(&self.slot);
+        let term = term_key(&self.slot);
+        let topology = self.lanes.topology();
+        let owner = topology.owner(topology.slot(lease.as_bytes())).cloned();
+        let address = owner.ok_or_else(|| self.lanes.unowned())?;
+        let scripts = &self.lanes.open(&address).await?.scripts;
+        let command = scripts.lease(term.into(), lease.into(), args);
+        self.lanes.ask(&address, command).await
+    }
+
+    /// The keys of the lease and its term.
+    pub(super) fn lease_keys(&self) -> [String; 2] {
+        [lease_key(&self.slot), term_key(&self.slot)]
+    }
+}
+
+/// `lockstep:lease`, or `lockstep:lease:SLOT` for another slot than the default.
+fn lease_key(slot: &str) -> String {
+    match slot {
+        DEFAULT_SLOT => "lockstep:lease".to_owned(),
+        slot => format!("lockstep:lease:{slot}"),
+    }
+}
+
+/// The lease's name as its hash tag: both lie in the same slot.
+fn term_key(slot: &str) -> String {
+    format!("lockstep:term:{{{}}}", lease_key(slot))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::node::keyslot;
+    use super::*;
+
+    #[test]
+    fn the_term_lies_beside_the_lease() {
+        for (slot, lease) in [("lockstep", "lockstep:lease"), ("other", "lockstep:lease:other")] {
+            assert_eq!(lease_key(slot), lease);
+            assert_eq!(keyslot(term_key(slot).as_bytes()), keyslot(lease.as_bytes()));
+        }
+    }
+}
