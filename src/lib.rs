@@ -25,8 +25,8 @@
 //! | [`setup`] | what `init` creates and `drop` removes, from the templates in `sql/` |
 //! | [`supervise`] | takes the slot, compares what both sides remember, runs a session, and again |
 //! | [`resync`] | reads users beside the stream: the first load, single users again, resyncs that were asked for |
-//! | [`health`] | the facts behind `/healthz` and `/readyz` |
-//! | [`http`] | answers them, and `/metrics` |
+//! | [`health`] | the facts behind `/healthz` and `/readyz`, and how far Redis is for those who wait |
+//! | [`http`] | answers them, `/metrics`, and waits for a position |
 //!
 //! Leaves, which every room may import: [`lsn`], [`error`], [`backoff`], [`config`], [`metrics`]. A test
 //! (`tests/integration/architecture.rs`) holds this plan.

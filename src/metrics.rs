@@ -70,6 +70,10 @@ pub struct SinkMetrics {
     pub skipped_by_fence: IntCounter,
     /// Events that could not be applied as written.
     pub quarantined: IntCounter,
+    /// Entries of the quarantine that are open.
+    pub quarantine_open: IntGauge,
+    /// Entries that were dropped while they were open, because the list was full.
+    pub quarantine_forgotten: IntCounter,
     /// Users whose keys were wrong and were written again.
     pub healed: IntCounter,
     /// Users whose balance was changed by a load after a gap: no event told of it.
@@ -194,6 +198,12 @@ fn sink_metrics(names: &Names<'_>) -> prometheus::Result<SinkMetrics> {
         operations: names.counters("redis_operations_total", "Redis operations by outcome.", &["outcome"])?,
         skipped_by_fence: names.counter("skipped_by_fence_total", "Events that a fence had already seen.")?,
         quarantined: names.counter("quarantined_total", "Events that could not be applied as written.")?,
+        quarantine_open: names
+            .gauge("quarantine_open", "Entries of the quarantine that are not healed yet.")?,
+        quarantine_forgotten: names.counter(
+            "quarantine_forgotten_total",
+            "Entries dropped from the full quarantine before they were healed.",
+        )?,
         healed: names.counter("healed_total", "Users whose keys were wrong and were written again.")?,
         unpublished: names
             .counter("unpublished_total", "Users whose balance changed inside a gap, without an event.")?,

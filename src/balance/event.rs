@@ -128,6 +128,16 @@ pub enum Doubt {
     /// A value that never reaches a key (`NaN`, `Infinity`, not of its type); names the column, not the value.
     #[error("column {column} holds a value that never reaches a key")]
     Undecodable {
+        /// Schema and name of the table.
+        table: Arc<str>,
+        /// The column.
+        column: Arc<str>,
+    },
+    /// More than readers and subscribers are sent of one user: the row up to this column is too large.
+    #[error("the row is larger than 4 MiB at column {column}")]
+    Oversized {
+        /// Schema and name of the table.
+        table: Arc<str>,
         /// The column.
         column: Arc<str>,
     },
@@ -138,6 +148,21 @@ pub enum Doubt {
         /// The column.
         column: Arc<str>,
     },
+}
+
+impl Doubt {
+    /// The table, where it is known.
+    pub fn table(&self) -> Option<&Arc<str>> {
+        match self {
+            Doubt::Undecodable { table, .. } | Doubt::Oversized { table, .. } => Some(table),
+            Doubt::Unsent { .. } => None,
+        }
+    }
+
+    /// Whether nothing of the event may reach a key; else all of it may but what was not sent.
+    pub fn is_whole(&self) -> bool {
+        !matches!(self, Doubt::Unsent { .. })
+    }
 }
 
 /// A truncated table of users.

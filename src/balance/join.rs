@@ -183,7 +183,9 @@ impl State {
     /// Takes from the row before what this one did not send, its doubt included.
     fn follow(&mut self, earlier: &State) {
         fill(&mut self.fields, &earlier.fields);
-        if let (None, Some(Doubt::Undecodable { column })) = (&self.doubt, &earlier.doubt) {
+        if let (None, Some(Doubt::Undecodable { column, .. } | Doubt::Oversized { column, .. })) =
+            (&self.doubt, &earlier.doubt)
+        {
             let still = |field: &Field| field.name == *column && field.value == Value::Unchanged;
             if self.fields.iter().any(still) {
                 self.doubt.clone_from(&earlier.doubt);

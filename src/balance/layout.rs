@@ -17,6 +17,10 @@ pub(super) const NULL_IS_ZERO: [&str; 3] = ["wallet_balance", "margin", "net_pro
 /// User types that one table keeps interned; more are allocated anew for each row.
 const INTERNED_TYPES: usize = 64;
 
+/// Bytes of values of one row that are followed; beyond it the user is in doubt. Redis cuts off a subscriber whose
+/// buffer stays over 8 MiB or reaches 32 MiB, and both channels get the event.
+const MAX_ROW_BYTES: usize = 4 << 20;
+
 /// A mapped column that the relation does not have.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MappingGap {
@@ -146,16 +150,28 @@ impl Layout {
     pub(super) fn read(&mut self, tuple: &Tuple) -> Result<Read, Refusal> {
         let (mut id, mut user_type, mut doubt) = (Datum::Null, Datum::Null, None);
         let mut fields = Vec::with_capacity(self.mapped);
+        let mut bytes: usize = 0;
         for (slot, datum) in self.columns.iter().zip(tuple.columns()) {
             match slot {
                 Slot::Skip => {}
                 Slot::Id => id = datum,
                 Slot::Type => user_type = datum,
                 Slot::Field(name, class) => {
-                    let value = class.read(datum).unwrap_or_else(|_| {
-                        doubt.get_or_insert_with(|| Doubt::Undecodable { column: Arc::clone(name) });
+                    let (table, column) = (&self.table, name);
+                    if let Datum::Text(text) = datum {
+                        bytes = bytes.saturating_add(text.len());
+                    }
+                    let mut in_doubt = |why: fn(Arc<str>, Arc<str>) -> Doubt| {
+                        doubt.get_or_insert_with(|| why(Arc::clone(table), Arc::clone(column)));
                         Value::Unchanged
-                    });
+                    };
+                    let value = match class.read(datum) {
+                        _ if bytes > MAX_ROW_BYTES => {
+                            in_doubt(|table, column| Doubt::Oversized { table, column })
+                        }
+                        Ok(value) => value,
+                        Err(_) => in_doubt(|table, column| Doubt::Undecodable { table, column }),
+                    };
                     fields.push(Field { name: Arc::clone(name), value });
                 }
             }

@@ -120,6 +120,15 @@ impl Mapping {
         })
     }
 
+    /// Schema and name of the table that has the users of this type.
+    pub fn users_table(&self, user_type: &str) -> Option<String> {
+        let users = || self.specs.iter().filter(|spec| spec.is_users());
+        let constant =
+            |spec: &&TableSpec| matches!(&spec.user_type, UserType::Constant(of) if of == user_type);
+        let any = |spec: &&TableSpec| matches!(spec.user_type, UserType::Column(_));
+        users().find(constant).or_else(|| users().find(any)).map(ToString::to_string)
+    }
+
     /// Mapped columns that the relations seen so far do not have.
     pub fn gaps(&self) -> Vec<MappingGap> {
         let layouts = self.relations.iter().filter_map(|seen| seen.layout.as_deref());

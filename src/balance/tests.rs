@@ -272,7 +272,9 @@ fn nan_and_bytes_that_are_no_text_never_reach_a_key() {
     let u = users();
     assert_eq!(
         told(&mut mapping(), vec![(&u, update(&["7", "live", "NaN", "~", "~"]))]),
-        ["live:7 Updated @1 wallet_balance=? email=~ Undecodable { column: \"wallet_balance\" }"]
+        [
+            "live:7 Updated @1 wallet_balance=? email=~ Undecodable { table: \"public.users\", column: \"wallet_balance\" }"
+        ]
     );
     let rows =
         vec![(&u, update(&["7", "live", "NaN", "~", "~"])), (&u, update(&["7", "live", "3", "~", "~"]))];

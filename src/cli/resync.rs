@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::lsn::Lsn;
 use crate::pipeline::asked;
+use crate::pipeline::quarantine::{self, State};
 use crate::resync::asked::Question;
 use crate::wire::sql;
 
@@ -30,6 +31,9 @@ pub(super) struct Args {
     /// Only this user; may be given again
     #[arg(long, value_name = "TYPE:ID", value_parser = parse_user)]
     user: Vec<(String, String)>,
+    /// Only what is in quarantine: users whose last change could not be applied as written
+    #[arg(long)]
+    quarantined: bool,
     /// Return only when it is done
     #[arg(long)]
     wait: bool,
@@ -50,11 +54,15 @@ pub(super) async fn run(config: &Config, args: Args) -> Result<Exit> {
         let cure = format!("name one of {}", users_tables.join(", "));
         return Err(Error::definite(format!("{unknown} is no followed table of users"), cure));
     }
-    let question = Question { tables: args.table, users: args.user };
+    let question = Question { tables: args.table, users: args.user, quarantined: args.quarantined };
     let asked = ask(config, &question).await?;
     if args.wait {
-        done(config, asked).await?;
-        say("done");
+        match done(config, asked).await? {
+            0 => say("done"),
+            open => {
+                say(format_args!("done: {open} entries stay in quarantine, \"lockstep status\" tells why"))
+            }
+        }
     } else {
         say(format_args!("asked for at {asked}: \"lockstep status\" tells when it is done"));
     }
@@ -86,8 +94,8 @@ async fn ask(config: &Config, question: &Question) -> Result<Lsn> {
     lsn.and_then(|lsn| lsn.parse().ok()).map(Lsn::before_page_header).ok_or_else(unexpected)
 }
 
-/// Waits until every node is past the request and it is on no record.
-async fn done(config: &Config, asked: Lsn) -> Result<()> {
+/// Waits until every node is past the request and it is on no record; how many entries of the quarantine are open.
+async fn done(config: &Config, asked: Lsn) -> Result<usize> {
     let mut sink = super::sink(config).await?;
     loop {
         let records = sink.read_records().await?;
@@ -96,7 +104,8 @@ async fn done(config: &Config, asked: Lsn) -> Result<()> {
             .iter()
             .all(|node| node.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.applied >= asked));
         if passed && records.asked.is_none() {
-            return Ok(());
+            let entries = quarantine::entries(records.quarantine.as_deref().unwrap_or_default());
+            return Ok(entries.iter().filter(|entry| entry.state == State::Open).count());
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
     }

@@ -7,9 +7,13 @@ use super::output::{bytes, say, table};
 use crate::catalog::{Catalog, Slot};
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::pipeline::quarantine::{self, Entry, State};
 use crate::preflight;
 use crate::sink::Records;
 use crate::wire::sql;
+
+/// Entries of the quarantine that are shown to people; --json has all of them.
+const SHOWN_ENTRIES: usize = 20;
 
 /// Show how far the stream is, from the database and Redis themselves; exit code 1 if something is wrong
 #[derive(Debug, clap::Args)]
@@ -36,6 +40,8 @@ struct Status {
     loaded: Option<bool>,
     /// Resyncs that were asked for and are not done.
     resyncs: Option<usize>,
+    /// What could not be applied as written and is not healed, oldest first.
+    quarantine: Option<Vec<Entry>>,
     /// What is wrong, each with its cure; empty when nothing is.
     faults: Vec<String>,
 }
@@ -83,8 +89,23 @@ fn print(status: Status) {
     for (node, checkpoint) in status.checkpoints {
         rows.push(("checkpoint", format!("{} in {node}", or_none(checkpoint))));
     }
+    if let Some(open) = status.quarantine.filter(|open| !open.is_empty()) {
+        rows.push(("quarantine", format!("{} open: see \"lockstep resync --quarantined\"", open.len())));
+        rows.extend(open.iter().rev().take(SHOWN_ENTRIES).map(|entry| ("", described(entry))));
+    }
     rows.extend(status.faults.into_iter().map(|fault| ("wrong", fault)));
     table(&rows);
+}
+
+/// An entry of the quarantine for people.
+fn described(entry: &Entry) -> String {
+    let Entry { reason, commit_lsn, count, .. } = entry;
+    let whose = match (&entry.user, &entry.table) {
+        (Some((user_type, id)), _) => format!("{user_type}:{id}"),
+        (None, table) => table.clone().unwrap_or_default(),
+    };
+    let times = if *count == 1 { String::new() } else { format!(", {count} times") };
+    format!("{whose}: {reason} (at {commit_lsn}{times})")
 }
 
 fn status(name: &str, catalog: Option<Catalog>, records: Option<&Records>, faults: &[Error]) -> Status {
@@ -112,6 +133,10 @@ fn status(name: &str, catalog: Option<Catalog>, records: Option<&Records>, fault
             .collect(),
         loaded: records.map(|records| records.loaded.is_some()),
         resyncs: records.map(|records| records.asked.iter().flat_map(|asked| asked.lines()).count()),
+        quarantine: records.map(|records| {
+            let entries = quarantine::entries(records.quarantine.as_deref().unwrap_or_default());
+            entries.into_iter().filter(|entry| entry.state == State::Open).collect()
+        }),
         faults: faults.iter().map(ToString::to_string).collect(),
     }
 }

@@ -30,8 +30,12 @@ pub struct KeyPlan {
     pub position: Position,
     /// Transaction of the user's last `users` row in the event; `None` when only completed rows came.
     pub row_xid: Option<Xid64>,
+    /// The transaction; of a row that was read, one past what the snapshot sees.
+    pub xid: Xid64,
     /// Whether the user is gone afterwards: the fence becomes a tombstone.
     pub deletes_user: bool,
+    /// Whether every key of the user is right afterwards, whatever was there before.
+    pub restores: bool,
     /// The watched columns' values in the key map's order; `None` where this event does not know it.
     /// The fence remembers them, so that a later event can tell what changed. The balance is the first.
     pub watched: Vec<Option<Bytes>>,

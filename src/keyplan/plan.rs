@@ -6,9 +6,9 @@ use super::json::{self, Fields};
 use super::keymap::{Action, HashAction, KeyMap, Step as Compiled};
 use super::template::{Scope, Shown, Source};
 use super::{EventJson, Guard, KeyPlan, Pairs, Step, Texts};
-use crate::balance::{Doubt, Event, Kind, User, Value};
+use crate::balance::{Doubt, Event, Field, Kind, User, Value};
 use crate::config::keys::{On, Test};
-use crate::lsn::Position;
+use crate::lsn::{Position, Xid64};
 
 /// Room for an event's keys, and for the fields of a hash; more is taken when needed.
 const BUFFER_BYTES: usize = 512;
@@ -28,7 +28,8 @@ struct Planner<'a> {
 impl KeyMap {
     /// What an event does to Redis.
     pub fn plan(&self, event: &Event) -> KeyPlan {
-        let undecodable = matches!(event.doubt, Some(Doubt::Undecodable { .. }));
+        let undecodable = event.doubt.as_ref().is_some_and(Doubt::is_whole);
+        let is_sent = |fields: &[Field]| fields.iter().all(|field| field.value != Value::Unchanged);
         let time = match event.kind {
             Kind::Loaded | Kind::Reread(_) => None,
             _ => Some(crate::balance::time::commit_iso(event.commit.time)),
@@ -63,6 +64,9 @@ impl KeyMap {
             position: event.position,
             row_xid: event.kind.changes_row().then_some(event.commit.xid),
             deletes_user,
+            xid: event.commit.xid,
+            restores: deletes_user
+                || (event.doubt.is_none() && !event.fields.is_empty() && is_sent(&event.fields)),
             rereads: matches!(event.kind, Kind::Reread(_)),
             watched: planner.watched(undecodable),
             doubt: event.doubt.clone(),
@@ -82,7 +86,9 @@ impl KeyMap {
             user: user.clone(),
             position: Position::default(),
             row_xid: None,
+            xid: Xid64::default(),
             deletes_user: true,
+            restores: true,
             watched: vec![None; self.watched.len()],
             rereads: false,
             doubt: None,

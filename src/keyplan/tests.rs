@@ -303,7 +303,8 @@ fn a_row_without_a_time_of_its_own_is_told_at_the_last_commit_and_leaves_the_tim
 #[test]
 fn an_undecodable_value_deletes_the_keys_and_publishes_nothing() {
     let mut doubtful = event(Kind::Updated, &balance());
-    doubtful.doubt = Some(crate::balance::Doubt::Undecodable { column: "margin".into() });
+    doubtful.doubt =
+        Some(crate::balance::Doubt::Undecodable { table: "public.users".into(), column: "margin".into() });
     let plan = map(BUILT_IN).plan(&doubtful);
     assert_eq!(plan.steps, map(BUILT_IN).keys_of(&doubtful.user));
     assert!(!plan.deletes_user && plan.doubt == doubtful.doubt);

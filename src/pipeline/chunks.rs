@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use crate::balance::Refused;
 use crate::keyplan::KeyPlan;
 use crate::lsn::{Lsn, Snapshot, Xid64};
 
@@ -17,6 +18,8 @@ use crate::lsn::{Lsn, Snapshot, Xid64};
 pub struct Chunk {
     /// One plan a row, published or not as its kind says.
     pub plans: Vec<KeyPlan>,
+    /// Rows that touch no key.
+    pub refused: Vec<Refused>,
     /// What the transaction saw.
     pub snapshot: Snapshot,
     /// The insert position after it: every commit that the snapshot sees is before.
@@ -85,7 +88,7 @@ mod tests {
     fn chunk(snapshot: &str, read_before: u64) -> (Chunk, oneshot::Receiver<ChunkEnd>) {
         let (done, end) = oneshot::channel();
         let snapshot = snapshot.parse().unwrap();
-        (Chunk { plans: Vec::new(), snapshot, read_before: Lsn(read_before), done }, end)
+        (Chunk { plans: Vec::new(), refused: Vec::new(), snapshot, read_before: Lsn(read_before), done }, end)
     }
 
     #[test]

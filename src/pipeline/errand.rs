@@ -4,6 +4,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use super::chunks::Chunk;
+use super::quarantine::Open;
 use crate::sink::{LoadMark, Walk};
 
 /// Answered in the order of the stream.
@@ -17,6 +18,10 @@ pub enum Errand {
     Look(Look),
     /// A resync that was asked for is done.
     Finished(Finished),
+    /// Which users and tables are in quarantine.
+    Quarantined(oneshot::Sender<Open>),
+    /// The whole of a table is read, `schema.name`: its rows that touch no key will be told anew.
+    Rereads(String),
 }
 
 /// What was asked, and is done.

@@ -60,6 +60,8 @@ pub enum Cargo {
     Asked(String),
     /// A step of a walk over all keys.
     Look(Look),
+    /// The record of the quarantine, and its version.
+    Quarantine(String, u64),
 }
 
 /// What Redis acknowledged.
@@ -83,6 +85,18 @@ pub struct Landed {
     pub asked: bool,
     /// Whether the lease was renewed.
     pub leased: bool,
+    /// The version of the quarantine that Redis holds now, where it was written.
+    pub quarantine: Option<u64>,
+}
+
+impl Landed {
+    /// Whether any plan could not be applied as written.
+    pub fn is_doubtful(&self) -> bool {
+        let refused = |outcome: &Outcome| matches!(outcome, Outcome::Refused { .. });
+        self.plans.iter().any(|plan| plan.doubt.is_some())
+            || self.outcomes.iter().any(refused)
+            || self.truncated.refused > 0
+    }
 }
 
 impl Cargo {
@@ -212,6 +226,10 @@ async fn fly(sink: &mut Sink, cargo: Cargo, stored: Option<Checkpoint>, key_map:
         Cargo::Asked(record) => {
             patiently(async || sink.write_mark(LoadMark::Asked, Some(&record)).await).await?;
             Ok(Landed { asked: true, ..Landed::default() })
+        }
+        Cargo::Quarantine(record, version) => {
+            let kept = patiently(async || sink.keep_quarantine(&record).await).await?;
+            Ok(Landed { quarantine: kept.then_some(version), ..Landed::default() })
         }
         Cargo::Look(Look { walk, done }) => {
             let seen = patiently(async || sink.walk(EVERY_KEY, walk.clone()).await).await?;

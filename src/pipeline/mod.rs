@@ -19,7 +19,9 @@ mod clock;
 mod errand;
 pub mod lane;
 mod lease;
+mod note;
 mod patience;
+pub mod quarantine;
 pub mod queue;
 pub mod session;
 mod truncate;
@@ -33,20 +35,20 @@ use std::sync::atomic::AtomicU64;
 
 use tokio::sync::{mpsc, watch};
 
-use crate::balance::{Mapping, Refusal, Refused, User};
+use crate::balance::{Mapping, Refusal, User};
 use crate::checkpoint::Checkpoint;
 use crate::config;
 use crate::error::{Error, Result};
 use crate::health::Health;
-use crate::keyplan::{KeyMap, KeyPlan};
+use crate::keyplan::KeyMap;
 use crate::lsn::{Lsn, Position};
 use crate::metrics::Metrics;
 use crate::pgoutput::PgTime;
-use crate::sink::{Freshness, LoadMark, Outcome, Sink, SinkState};
+use crate::sink::{Freshness, LoadMark, Sink, SinkState};
 use asked::{Asked, Questions};
 use chunks::Chunks;
 use lane::{Cargo, Landed, Lane};
-use truncate::Tally;
+use quarantine::Quarantine;
 
 /// Who writes: every checkpoint carries it.
 #[derive(Debug, Clone)]
@@ -83,6 +85,10 @@ pub struct Pipeline {
     waiting: VecDeque<Errand>,
     /// Resyncs that were asked for.
     asked: Asked,
+    /// What could not be applied as written.
+    quarantine: Quarantine,
+    /// Whether this process has gone on with what Redis keeps of it.
+    has_remembered: bool,
     /// Position of the last row of this session that Redis holds.
     present: Position,
     /// What the last session told PostgreSQL to forget.
@@ -132,6 +138,11 @@ impl Pipeline {
     pub fn new(parts: Parts) -> Pipeline {
         let Parts { sink, mapping, key_map, limits, errands, repairs, asked, metrics, health } = parts;
         Pipeline {
+            has_remembered: false,
+            quarantine: Quarantine::new(
+                metrics.sink.quarantine_open.clone(),
+                metrics.sink.quarantine_forgotten.clone(),
+            ),
             redis: sink.state(),
             compared: 0,
             server_end: Arc::default(),
@@ -157,13 +168,22 @@ impl Pipeline {
 
     fn take_errand(&mut self, errand: Errand) {
         match errand {
-            Errand::Chunk(chunk) => self.chunks.push(chunk),
+            Errand::Chunk(mut chunk) => {
+                std::mem::take(&mut chunk.refused).into_iter().for_each(|refused| self.note_refused(refused));
+                self.chunks.push(chunk);
+            }
+            // Whoever asked may be gone.
+            Errand::Quarantined(done) => drop(done.send(self.quarantine.open())),
+            Errand::Rereads(table) => self.quarantine.heal_rows(&table),
             errand => self.waiting.push_back(errand),
         }
     }
 
     /// The errand whose time has come, when everything before `applied` is in Redis.
     fn errand_due(&mut self, applied: Lsn) -> Option<Cargo> {
+        if let Some((record, version)) = self.quarantine.due() {
+            return Some(Cargo::Quarantine(record, version));
+        }
         match self.waiting.pop_front() {
             Some(Errand::Mark(mark)) => return Some(Cargo::Mark(mark)),
             Some(Errand::Look(look)) => return Some(Cargo::Look(look)),
@@ -171,7 +191,7 @@ impl Pipeline {
                 let value = self.asked.finish(&line);
                 return Some(Cargo::Mark(Mark { mark: LoadMark::Asked, value, done }));
             }
-            Some(Errand::Chunk(_)) | None => {}
+            Some(Errand::Chunk(_) | Errand::Quarantined(_) | Errand::Rereads(_)) | None => {}
         }
         let chunk = self.chunks.ready(applied)?;
         let present = self.present.max(Position { commit_lsn: applied, ordinal: 0 });
@@ -184,7 +204,11 @@ impl Pipeline {
             Cargo::Truncate(truncated) => {
                 self.chunks.truncated(truncated.user_type.clone(), truncated.commit.xid)
             }
-            Cargo::Rows { .. } | Cargo::Mark(_) | Cargo::Look(_) | Cargo::Asked(_) => {}
+            Cargo::Rows { .. }
+            | Cargo::Mark(_)
+            | Cargo::Look(_)
+            | Cargo::Asked(_)
+            | Cargo::Quarantine(..) => {}
         }
         self.lane.depart(cargo, (checkpoint, fresh), &self.key_map);
     }
@@ -198,111 +222,26 @@ impl Pipeline {
         self.out_since = None;
     }
 
-    /// Counts what Redis acknowledged, and has the users read again that were in doubt.
-    fn note_landed(&mut self, landed: Landed) {
-        for committed in &landed.committed {
-            self.metrics.sink.apply_latency.observe(clock::since(*committed).as_secs_f64());
-        }
-        let from_stream = !landed.committed.is_empty();
-        for (plan, outcome) in landed.plans.iter().zip(&landed.outcomes) {
-            match from_stream {
-                true => self.note_event(plan, outcome),
-                false => self.note_row(plan, outcome),
-            }
-        }
-        self.note_truncated(&landed.truncated);
-        self.metrics.sink.unpublished.inc_by(landed.unpublished);
-        if landed.loaded {
-            self.note_loaded(true);
-        }
-        if landed.asked {
-            self.asked.tell();
-        }
-        self.metrics.sink.lease_renewals.inc_by(landed.leased.into());
-    }
-
-    /// An event of the stream. One in doubt is counted once, however often it is sent again.
-    fn note_event(&mut self, plan: &KeyPlan, outcome: &Outcome) {
-        let sink = &self.metrics.sink;
-        let sent_again = plan.position <= self.noted;
-        self.noted = self.noted.max(plan.position);
-        let mut doubt = plan.doubt.as_ref().map(ToString::to_string);
-        match outcome {
-            Outcome::Skipped => sink.skipped_by_fence.inc(),
-            Outcome::Applied(applied) => {
-                sink.retyped.inc_by(applied.retyped_keys.into());
-                if let Some(event_type) = plan.event_type(applied.as_update) {
-                    sink.events.with_label_values(&[event_type]).inc();
-                }
-            }
-            Outcome::Refused { reason } => doubt = Some(reason.clone()),
-        }
-        let Some(reason) = doubt else { return };
-        if !sent_again {
-            sink.quarantined.inc();
-            tracing::warn!(position = %plan.position, reason, "an event could not be applied as written");
-        }
-        // Also where the fence has it: whoever was to read the user again may not have come to it.
-        self.repair(plan);
-    }
-
-    /// A row read from the database. What is in doubt even there stays deleted.
-    fn note_row(&mut self, plan: &KeyPlan, outcome: &Outcome) {
-        let sink = &self.metrics.sink;
-        let doubt = match (outcome, &plan.doubt) {
-            (Outcome::Refused { reason }, _) => reason.clone(),
-            (_, Some(doubt)) => doubt.to_string(),
-            (Outcome::Skipped, None) => {
-                sink.skipped_by_fence.inc();
-                // The snapshot did not see the user's last change yet: read once more.
-                if plan.rereads {
-                    self.repair(plan);
-                }
-                return;
-            }
-            (Outcome::Applied(applied), None) => {
-                sink.retyped.inc_by(applied.retyped_keys.into());
-                sink.healed.inc_by(plan.rereads.into());
-                return;
-            }
-        };
-        // A user that is read again was counted with the event that put it in doubt.
-        sink.quarantined.inc_by((!plan.rereads).into());
-        tracing::warn!(position = %plan.position, reason = doubt, "a user's row cannot be written: its keys stay deleted");
-    }
-
-    /// Users of a truncated table.
-    fn note_truncated(&self, tally: &Tally) {
-        let sink = &self.metrics.sink;
-        sink.events.with_label_values(&["user_deleted"]).inc_by(tally.published);
-        sink.skipped_by_fence.inc_by(tally.skipped);
-        sink.retyped.inc_by(tally.retyped_keys);
-        sink.quarantined.inc_by(tally.refused);
-        if let Some(reason) = &tally.reason {
-            tracing::warn!(users = tally.refused, reason, "users of a truncated table could not be told");
-        }
-    }
-
-    fn repair(&self, plan: &KeyPlan) {
-        if self.repairs.try_send(plan.user.clone()).is_err() {
-            tracing::warn!(position = %plan.position, "too many users are in doubt: this one's keys stay deleted");
-        }
-    }
-
-    /// A row whose user has no keys of its own.
-    fn note_refused(&mut self, refused: Refused) {
-        self.metrics.sink.quarantined.inc();
-        let Refused { table, position, reason, .. } = refused;
-        if self.refused.len() < REFUSED_KINDS && self.refused.insert((Arc::clone(&table), reason.clone())) {
-            tracing::warn!(%table, %position, %reason, "a row touches no key; more of them are only counted");
-        }
-    }
-
     /// Tells whether Redis holds every user.
     pub fn note_loaded(&self, loaded: bool) {
         self.metrics.load.loaded.set(i64::from(loaded));
         self.health.tell(|facts| facts.loaded = loaded);
         self.health.progress().tell_loaded(loaded);
+    }
+
+    /// Goes on with what is in quarantine.
+    ///
+    /// Its users are read once more: whoever was to do it may have died before.
+    pub fn remember_quarantine(&mut self, record: Option<&str>, wal_end: Lsn) {
+        self.quarantine.remember(record, wal_end);
+        if std::mem::replace(&mut self.has_remembered, true) {
+            return;
+        }
+        for (user_type, id) in self.quarantine.open().users {
+            let user = User { user_type: user_type.into(), id: id.into(), numeric_id: false };
+            // Where there is no room the user's keys stay deleted, and the entry open.
+            let _ = self.repairs.try_send(user);
+        }
     }
 
     /// Goes on with what was asked before and is not done.

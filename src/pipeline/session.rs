@@ -244,6 +244,9 @@ impl<'p> Session<'p> {
 
     /// A checkpoint at what is applied, when the last one is old enough.
     fn due_checkpoint(&self) -> Option<Checkpoint> {
+        if self.pipeline.quarantine.is_dirty() {
+            return None;
+        }
         let applied = self.tracker.applied_lsn();
         let is_new = applied > self.tracker.flush_lsn();
         let interval = if is_new { CHECKPOINT_INTERVAL } else { HEARTBEAT_INTERVAL };
@@ -261,6 +264,11 @@ impl<'p> Session<'p> {
         }
         self.pipeline.pass(&landed);
         self.lease.note(&landed.committed);
+        if landed.is_doubtful() {
+            // No checkpoint may leave before it is recorded.
+            self.pipeline.note_landed(landed);
+            return self.launch();
+        }
         // Redis works on the next flight while this one is counted.
         self.launch();
         self.pipeline.note_landed(landed);
@@ -304,7 +312,8 @@ impl<'p> Session<'p> {
             }
             self.launch();
             let resting = self.pipeline.lane.is_idle();
-            if resting && self.tracker.applied_lsn() <= self.tracker.flush_lsn() {
+            let is_kept = !self.pipeline.quarantine.is_dirty();
+            if resting && is_kept && self.tracker.applied_lsn() <= self.tracker.flush_lsn() {
                 break;
             }
             if resting && self.must_compare() {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::patience::patiently;
+use super::quarantine::MAX_ENTRIES;
 use crate::balance::{Event, Kind, Truncated, User};
 use crate::error::Result;
 use crate::keyplan::{KeyMap, KeyPlan};
@@ -20,8 +21,10 @@ pub struct Tally {
     pub refused: u64,
     /// Keys of another type than the key map says.
     pub retyped_keys: u64,
-    /// Why the last one was refused.
-    pub reason: Option<String>,
+    /// Who was refused, and why; at most as many as the quarantine keeps.
+    pub refused_users: Vec<(User, String)>,
+    /// The table, once all of it is done.
+    pub emptied: Option<Truncated>,
 }
 
 impl Tally {
@@ -34,7 +37,9 @@ impl Tally {
             }
             Outcome::Refused { reason } => {
                 self.refused += 1;
-                self.reason = Some(reason);
+                if self.refused_users.len() < MAX_ENTRIES {
+                    self.refused_users.push((plan.user.clone(), reason));
+                }
             }
         }
     }
@@ -57,6 +62,7 @@ pub async fn truncate(sink: &mut Sink, truncated: &Truncated, key_map: &KeyMap) 
             flight.plans.iter().zip(outcomes).for_each(|(plan, outcome)| tally.add(plan, outcome));
         }
     }
+    tally.emptied = Some(truncated.clone());
     Ok(tally)
 }
 

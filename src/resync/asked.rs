@@ -34,6 +34,9 @@ pub struct Question {
     /// Type and id of single users.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub users: Vec<(String, String)>,
+    /// Also what is in quarantine: its users, and whole tables that have rows which touch no key.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub quarantined: bool,
 }
 
 /// Does what is asked, one after the other, until the sender is gone.
@@ -65,12 +68,14 @@ async fn answer(reader: &mut Reader, line: &str, progress: Option<&str>) -> Resu
     let text = line.split_once(' ').map_or("", |(_, text)| text);
     match serde_json::from_str::<Question>(text) {
         Ok(question) => {
-            tracing::info!(line, "resync");
-            if !question.users.is_empty() {
-                read_users(reader, &question.users).await?;
+            let (users, tables) = (question.users.len(), question.tables.join(", "));
+            tracing::info!(users, tables, quarantined = question.quarantined, "resync");
+            let (users, tables) = what(reader, &question).await?;
+            if !users.is_empty() {
+                read_users(reader, &users).await?;
             }
-            if question.users.is_empty() || !question.tables.is_empty() {
-                read_tables(reader, line, &question.tables, progress).await?;
+            if question == Question::default() || !tables.is_empty() {
+                read_tables(reader, line, &tables, progress).await?;
             }
         }
         Err(error) => {
@@ -80,6 +85,26 @@ async fn answer(reader: &mut Reader, line: &str, progress: Option<&str>) -> Resu
     reader.keep(LoadMark::Resync, None).await?;
     let line = line.to_owned();
     reader.errand(|done| Errand::Finished(Finished { line, done })).await
+}
+
+/// The users and the tables of users that are to be read.
+async fn what(reader: &Reader, question: &Question) -> Result<(Vec<(String, String)>, Vec<String>)> {
+    let Question { mut users, mut tables, quarantined } = question.clone();
+    if quarantined {
+        let open = reader.errand(Errand::Quarantined).await?;
+        users.extend(open.users);
+        let followed = |table: &String| {
+            reader.config.tables.iter().any(|spec| spec.is_users() && spec.to_string() == *table)
+        };
+        for table in open.tables {
+            match followed(&table) {
+                true => tables.push(table),
+                // No key depends on a row of it that has passed.
+                false => reader.rereads(table).await?,
+            }
+        }
+    }
+    Ok((users, tables))
 }
 
 async fn read_tables(reader: &Reader, line: &str, tables: &[String], progress: Option<&str>) -> Result<()> {
@@ -115,10 +140,12 @@ mod tests {
     #[test]
     fn a_question_says_what_is_to_be_read_again() {
         assert_eq!(serde_json::from_str::<Question>("{}").unwrap(), Question::default());
-        let one = Question { tables: Vec::new(), users: vec![("live".into(), "7".into())] };
+        let one = Question { users: vec![("live".into(), "7".into())], ..Question::default() };
         let text = serde_json::to_string(&one).unwrap();
         assert_eq!(text, r#"{"users":[["live","7"]]}"#);
         assert_eq!(serde_json::from_str::<Question>(&text).unwrap(), one);
+        let quarantined = Question { quarantined: true, ..Question::default() };
+        assert_eq!(serde_json::to_string(&quarantined).unwrap(), r#"{"quarantined":true}"#);
         assert!(serde_json::from_str::<Question>(r#"{"user":[]}"#).is_err(), "a typo is not everything");
     }
 }

@@ -75,6 +75,9 @@ pub(super) async fn pass_over(
     let progress = Arc::new(Progress::start(pass.what, expected));
     for (index, table) in left() {
         let after = reached.up_to.clone().filter(|_| *index == reached.table);
+        if after.is_none() {
+            reader.rereads(table.spec.to_string()).await?;
+        }
         let of_table = Reached { table: *index, ..pass.of.clone() };
         let cursor =
             Mutex::new(Shared { cursor: Cursor::new(after), reached: of_table, marked: Instant::now() });

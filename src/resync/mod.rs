@@ -18,12 +18,13 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use crate::balance::{Kind, Mapping};
+use crate::balance::{Kind, Mapping, Refused};
 use crate::catalog::query_error;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::health::Health;
 use crate::keyplan::KeyMap;
+use crate::lsn::Position;
 use crate::metrics::LoadMetrics;
 use crate::pgoutput::PgTime;
 use crate::pipeline::{Chunk, ChunkEnd, Errand, ErrandSender, Mark};
@@ -61,14 +62,18 @@ impl Reader {
     pub async fn hand_in(&mut self, table: &Table, rows: Rows, kind: Kind) -> Result<ChunkEnd> {
         let commit = self.commit_of(&rows);
         let Rows { snapshot, rows, read_before } = rows;
-        let mut plans = Vec::with_capacity(rows.len());
+        let (mut plans, mut refused) = (Vec::with_capacity(rows.len()), Vec::new());
+        let position = Position { commit_lsn: read_before, ordinal: 0 };
         for row in &rows {
             match self.mapping.row_event(&table.relation, row, kind, &commit) {
                 Ok(event) => plans.push(self.key_map.plan(&event)),
-                Err(reason) => tracing::warn!(table = table.qualified, %reason, "a row touches no key"),
+                Err(reason) => {
+                    let (table, commit) = (table.spec.to_string().into(), Arc::clone(&commit));
+                    refused.push(Refused { table, reason, commit, position });
+                }
             }
         }
-        self.errand(|done| Errand::Chunk(Chunk { plans, snapshot, read_before, done })).await
+        self.errand(|done| Errand::Chunk(Chunk { plans, refused, snapshot, read_before, done })).await
     }
 
     /// What stands for a commit with rows that were read. It is none of the stream's: the rows' time is their own,
@@ -98,6 +103,12 @@ impl Reader {
     #[doc(hidden)]
     pub async fn keep(&self, mark: LoadMark, value: Option<String>) -> Result<()> {
         self.errand(|done| Errand::Mark(Mark { mark, value, done })).await
+    }
+
+    /// Tells that the whole of a table is read from here on.
+    async fn rereads(&self, table: String) -> Result<()> {
+        let sent = self.errands.send(Errand::Rereads(table)).await;
+        sent.map_err(|_| Error::definite("the pipeline stopped", ""))
     }
 
     /// Sends an errand and waits for its end.

@@ -79,7 +79,8 @@ pub(super) async fn remove_absent(
             return Ok(0);
         }
         let read_before = seen.read_before;
-        let handed_in = reader.errand(|done| Errand::Chunk(Chunk { plans, snapshot, read_before, done }));
+        let handed_in = reader
+            .errand(|done| Errand::Chunk(Chunk { plans, refused: Vec::new(), snapshot, read_before, done }));
         if lease.while_waiting(handed_in).await? == ChunkEnd::Written {
             return Ok(count);
         }

@@ -12,6 +12,7 @@
 //! | `keyspace` | walking over all keys in bounded steps |
 //! | `derived`, `key_set` | which keys a pattern matches, without a SCAN per event |
 //! | `records` | Lockstep's own keys, and reading of others |
+//! | `quarantine` | the record of what could not be applied as written |
 //! | `lease` | the key by which readers tell a fresh Redis from a frozen one |
 //! | `stored` | what a row is written over |
 //! | `acl` | what this user may do |
@@ -30,6 +31,7 @@ mod keyspace;
 mod lanes;
 mod lease;
 pub mod node;
+mod quarantine;
 pub mod records;
 pub mod reply;
 mod request;
@@ -142,7 +144,7 @@ pub struct Sink {
     epoch: Option<u32>,
     /// The generation of the connections whose records were read last.
     compared: u64,
-    /// The checkpoint that each of the keys holds, as it was read or written last.
+    /// The checkpoints and the quarantine, as they were read or written last, by key.
     held: HashMap<Bytes, Bytes>,
     /// What this session's term is known by; `None`: it has none yet.
     token: Option<Bytes>,

@@ -28,6 +28,8 @@ pub struct Records {
     pub asked: Option<String>,
     /// How far the first of them came.
     pub resync: Option<String>,
+    /// What could not be applied as written.
+    pub quarantine: Option<String>,
     /// The highest epoch of fences that any node or this process knows.
     pub epoch: Option<u32>,
 }
@@ -137,7 +139,9 @@ impl Sink {
             nodes.push(NodeRecord { address, checkpoint, inherited });
         }
         epochs.push(self.read_text(EPOCH_KEY.to_owned()).await?.and_then(|text| text.parse().ok()));
+        let quarantine = self.read_quarantine().await?;
         let records = Records {
+            quarantine,
             nodes,
             loaded: self.read_text(LoadMark::Loaded.key(&self.slot)).await?,
             load: self.read_text(LoadMark::Progress.key(&self.slot)).await?,
@@ -184,7 +188,7 @@ impl Sink {
         for mark in [LoadMark::Loaded, LoadMark::Progress, LoadMark::Asked, LoadMark::Resync] {
             self.write_mark(mark, None).await?;
         }
-        for key in self.lease_keys() {
+        for key in self.lease_keys().into_iter().chain([self.quarantine_key()]) {
             self.lanes.call(key.clone().as_bytes(), Command::new("DEL", vec![key.into()])).await?;
         }
         for (address, key, _) in self.checkpoint_keys() {
@@ -226,7 +230,7 @@ impl Sink {
         Ok(Stored::Everywhere)
     }
 
-    fn lost(&mut self, address: &Address) -> Stored {
+    pub(super) fn lost(&mut self, address: &Address) -> Stored {
         tracing::warn!(%address, "redis lost what it held, though it stayed connected");
         self.lanes.doubt();
         Stored::Lost

@@ -12,7 +12,7 @@ const APPLY: &str = include_str!("apply.lua");
 const RELEASE: &str = "#!lua flags=allow-oom\nreturn redis.call('UNLINK', unpack(KEYS))";
 /// Puts a checkpoint over the one that was there before and over no other: two instances may try at the same time, one
 /// of which was frozen since it was the leader. Over itself too, where the reply to the first try was lost.
-const KEEP: &str = "local now = redis.call('GET', KEYS[1])
+const KEEP: &str = "local now = redis.call('GET', KEYS[1]) or ''
 if now ~= ARGV[1] and now ~= ARGV[2] then return false end
 return redis.call('SET', KEYS[1], ARGV[2])";
 
@@ -70,9 +70,9 @@ impl Scripts {
         Command::new("EVALSHA", call_args(self.apply.clone(), keys, args))
     }
 
-    /// The call that puts a checkpoint over the one before; nil where another one is there.
-    pub fn keep(&self, key: Bytes, before: Bytes, checkpoint: Bytes) -> Command {
-        Command::new("EVALSHA", call_args(self.keep.clone(), vec![key], vec![before, checkpoint]))
+    /// The call that puts a record over the one before, empty where there was none; nil where another one is there.
+    pub fn keep(&self, key: Bytes, before: Bytes, record: Bytes) -> Command {
+        Command::new("EVALSHA", call_args(self.keep.clone(), vec![key], vec![before, record]))
     }
 
     /// The call that takes the term, renews the lease or ends it; nil where another has the term.

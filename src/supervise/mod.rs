@@ -205,6 +205,7 @@ impl Supervisor {
         let records = pipeline.sink().await?.read_records().await?;
         pipeline.note_compared();
         pipeline.remember_asked(records.asked.as_deref(), records.resync);
+        pipeline.remember_quarantine(records.quarantine.as_deref(), server.wal_end);
         let nodes = records.nodes.into_iter();
         let redis = RedisSide {
             checkpoints: nodes.map(|node| node.checkpoint.filter(|_| !node.inherited)).collect(),

@@ -37,6 +37,7 @@ mod outage;
 mod permissions;
 mod postgres_faults;
 mod publication;
+mod quarantine;
 mod redis_faults;
 mod resync;
 mod schema;

@@ -1,0 +1,61 @@
+//! The record of what could not be applied as written: `lockstep:quarantine:SLOT`.
+
+use bytes::Bytes;
+
+use super::Sink;
+use super::lanes::Trouble;
+use super::node::Command;
+use super::reply::{NodeError, Reply};
+use crate::error::Result;
+
+impl Sink {
+    /// Puts the record over the one that was read or written last, and over no other: it may be a successor's.
+    /// Whether it is there now; not where memory has no room for it, nor where another one was found.
+    ///
+    /// # Errors
+    /// The node's.
+    pub async fn keep_quarantine(&mut self, record: &str) -> Result<bool> {
+        let key = Bytes::from(self.quarantine_key());
+        let record = Bytes::copy_from_slice(record.as_bytes());
+        let before = self.held.get(&key).cloned().unwrap_or_default();
+        let topology = self.lanes.topology();
+        let owner = topology.owner(topology.slot(&key)).cloned();
+        let address = owner.ok_or_else(|| self.lanes.unowned())?;
+        let keep = self.lanes.open(&address).await?.scripts.keep(key.clone(), before, record.clone());
+        match self.lanes.ask(&address, keep).await {
+            Ok(Reply::Nil) => {
+                self.lost(&address);
+                Ok(false)
+            }
+            Ok(_) => {
+                self.held.insert(key, record);
+                Ok(true)
+            }
+            Err(Trouble { error: NodeError::OutOfMemory, .. }) => Ok(false),
+            Err(Trouble { error: NodeError::WrongType, .. }) => {
+                self.lanes.ask(&address, Command::new("DEL", vec![key.clone()])).await?;
+                self.held.remove(&key);
+                Ok(false)
+            }
+            Err(trouble) => Err(trouble.into()),
+        }
+    }
+
+    /// The record; one of another type counts as absent.
+    pub(super) async fn read_quarantine(&mut self) -> Result<Option<String>> {
+        let key = self.quarantine_key();
+        let command = Command::new("GET", vec![key.clone().into()]);
+        let record = match self.lanes.call(key.as_bytes(), command).await {
+            Ok(reply) => reply.text().cloned(),
+            Err(Trouble { error: NodeError::WrongType, .. }) => None,
+            Err(trouble) => return Err(trouble.into()),
+        };
+        let text = record.as_ref().and_then(|record| std::str::from_utf8(record).ok()).map(str::to_owned);
+        self.held.extend(record.map(|record| (Bytes::from(key), record)));
+        Ok(text)
+    }
+
+    pub(super) fn quarantine_key(&self) -> String {
+        format!("lockstep:quarantine:{}", self.slot)
+    }
+}
