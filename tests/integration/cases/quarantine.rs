@@ -296,7 +296,7 @@ async fn who_is_in_quarantine_is_read_again_at_the_next_start() {
 
 /// What could not be recorded must not be forgotten by the database either.
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_acknowledged_before_it_is_recorded() {
+async fn an_incident_that_could_not_be_recorded_is_told_again_after_a_crash() {
     let world = with_users(On::Single).await;
     world.caught_up().await;
     world.store.call("", &["CONFIG", "SET", "maxmemory", "1"]).await;
