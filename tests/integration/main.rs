@@ -12,9 +12,11 @@
 
 mod architecture;
 mod cases;
+mod chaos;
 mod check;
 mod harness;
 mod init;
 mod program;
 mod sink;
+mod soak;
 mod wire;

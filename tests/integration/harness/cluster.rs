@@ -185,6 +185,48 @@ impl Cluster {
             .await;
     }
 
+    /// Takes a replica out of the cluster and lets it join anew as a master without slots.
+    pub async fn becomes_an_empty_master(&self, node: usize) {
+        self.leave_and_join(node).await;
+        eventually("every node knows the new master", async || {
+            let id = self.id(node).await;
+            let serves = self.nodes[node].call(&["CLUSTER", "INFO"]).await.text()?;
+            if !serves.contains("cluster_state:ok") {
+                return None;
+            }
+            for other in &self.nodes {
+                let known = other.call(&["CLUSTER", "NODES"]).await.text()?;
+                let line = known.lines().find(|line| line.starts_with(&id))?;
+                if !line.contains("master") || line.contains("handshake") || !line.contains(" connected") {
+                    return None;
+                }
+            }
+            Some(())
+        })
+        .await;
+    }
+
+    /// Takes a master without slots out of the cluster and lets it join anew as a replica.
+    pub async fn becomes_a_replica(&self, node: usize, of: usize) {
+        self.becomes_an_empty_master(node).await;
+        let master = self.id(of).await;
+        self.nodes[node].call(&["CLUSTER", "REPLICATE", &master]).await;
+    }
+
+    async fn leave_and_join(&self, node: usize) {
+        let left = self.id(node).await;
+        // An empty node may be reset whatever it is; a new name keeps the old one's ban from hitting it.
+        self.nodes[node].call(&["CLUSTER", "RESET", "HARD"]).await;
+        let others = || self.nodes.iter().enumerate().filter(|(index, _)| *index != node);
+        for (_, other) in others() {
+            other.call(&["CLUSTER", "FORGET", &left]).await;
+        }
+        for (_, other) in others() {
+            let port = other.port().to_string();
+            self.nodes[node].call(&["CLUSTER", "MEET", "127.0.0.1", &port]).await;
+        }
+    }
+
     pub async fn replica_of(&self, master: usize) -> usize {
         let id = self.id(master).await;
         let nodes = self.nodes[master].call(&["CLUSTER", "NODES"]).await.text().unwrap_or_default();

@@ -70,6 +70,11 @@ impl Workload {
 
     /// Ends the writers between two transactions; returns how many they have done.
     pub async fn stop(mut self) -> u64 {
+        self.rest().await
+    }
+
+    /// As [`stop`](Self::stop), for who holds it only by reference.
+    pub async fn rest(&mut self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         for writer in self.writers.drain(..) {
             writer.await.expect("a writer ends");

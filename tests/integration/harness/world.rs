@@ -198,11 +198,17 @@ impl World {
 
     /// Waits until Redis equals the database, key by key.
     pub async fn eventually_equal(&self) {
+        let differences = self.differences_at_last().await;
+        assert!(differences.is_empty(), "{}", summary(&differences));
+    }
+
+    /// What is left of the differences after waiting for them to go.
+    pub async fn differences_at_last(&self) -> Vec<String> {
         let equal = eventually_ok(async || {
             let differences = self.differences().await;
             if differences.is_empty() { Ok(()) } else { Err(differences) }
         });
-        equal.await.unwrap_or_else(|differences| panic!("{}", summary(&differences)));
+        equal.await.err().unwrap_or_default()
     }
 
     /// Redis equals the database now.

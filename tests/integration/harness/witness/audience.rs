@@ -107,6 +107,7 @@ impl Audience {
     /// Holds what was heard since the last time against what was committed since then.
     pub fn judge(&mut self, changes: &[Change], verdict: &mut Verdict) {
         let told = std::mem::take(&mut *self.shared.told.lock().unwrap());
+        verdict.events = told.len() as u64;
         let mut by_change: BTreeMap<(usize, &str, u64), Vec<&str>> = BTreeMap::new();
         for ((channel, id), event) in &told {
             let known = !self.heard_before.insert(self.hasher.hash_one((channel, id)));

@@ -46,6 +46,8 @@ impl Losses {
 pub struct Verdict {
     /// Changes of users that the database has committed: so many events were due.
     pub committed: u64,
+    /// Events that were heard, each once for each channel.
+    pub events: u64,
     /// Values of keys that were read.
     pub looks: u64,
     /// Moves backwards, torn pairs, and values that were never committed.
@@ -86,6 +88,7 @@ impl Verdict {
     /// Both together.
     pub fn add(&mut self, other: Verdict) {
         self.committed += other.committed;
+        self.events += other.events;
         self.looks += other.looks;
         self.older_by_loss += other.older_by_loss;
         self.doubled_by_loss += other.doubled_by_loss;

@@ -1,0 +1,21 @@
+//! A Redis without persistence is restarted. In a cluster the master is back before a replica takes over, and the
+//! replica empties itself after it.
+
+use super::{Line, Trial};
+
+pub async fn inject(trial: &mut Trial) {
+    let node = trial.some_master().await;
+    trial.progress(50).await;
+    trial.redis_loses(node).await;
+    if let Some(line) = &trial.lines.redis {
+        // Nothing is published before the witness is back.
+        line.set(Line::Cut);
+    }
+    trial.redis(node).kill9();
+    trial.redis(node).start_again().await;
+    trial.is_listened_to().await;
+    if let Some(line) = &trial.lines.redis {
+        line.set(Line::Open);
+    }
+    trial.progress(100).await;
+}

@@ -1,0 +1,222 @@
+//! A world under load with a witness, into which faults are injected one after the other.
+
+use std::time::{Duration, Instant};
+
+use crate::harness::witness::Verdict;
+use crate::harness::workload::{Dice, Workload};
+use crate::harness::{Cluster, Lockstep, On, Proxy, Redis, Setup, Store, Witness, World};
+
+pub use crate::harness::Line;
+
+const USERS: u32 = 60;
+/// Of the users, so many are watched in every key.
+const WATCHED: u32 = 20;
+const WRITERS: u64 = 2;
+/// CONTRACT: memory is bounded; this is the bound.
+const MEMORY_BYTES: u64 = 64 << 20;
+/// How long an instance that another one replaces may take to be seen as gone.
+const SILENCE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// An instance and the lines it reaches its servers by.
+#[derive(Debug)]
+pub struct Instance {
+    pub lockstep: Lockstep,
+    pub lines: Lines,
+}
+
+#[derive(Debug)]
+pub struct Lines {
+    pub postgres: Proxy,
+    /// The nodes of a cluster tell their own addresses: no line leads there.
+    pub redis: Option<Proxy>,
+}
+
+/// What came of one fault, or of many.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    pub verdict: Verdict,
+    pub differences: Vec<String>,
+    /// From the end of the fault to a Redis that holds all that is committed, under load.
+    pub slowest_heal: Duration,
+    pub peak_bytes: u64,
+}
+
+impl Report {
+    pub fn add(&mut self, other: Report) {
+        self.verdict.add(other.verdict);
+        self.differences.extend(other.differences);
+        self.slowest_heal = self.slowest_heal.max(other.slowest_heal);
+        self.peak_bytes = self.peak_bytes.max(other.peak_bytes);
+    }
+
+    pub fn is_kept(&self) -> bool {
+        self.verdict.is_clean() && self.differences.is_empty() && self.peak_bytes < MEMORY_BYTES
+    }
+
+    /// # Panics
+    /// When a promise was broken.
+    pub fn assert_kept(&self) {
+        self.verdict.assert_clean();
+        assert!(self.differences.is_empty(), "{:#?}", self.differences);
+        assert!(self.peak_bytes < MEMORY_BYTES, "{} bytes of memory", self.peak_bytes);
+    }
+}
+
+/// The parts end in this order.
+#[derive(Debug)]
+pub struct Trial {
+    pub world: World,
+    pub lines: Lines,
+    pub dice: Dice,
+    witness: Witness,
+    workload: Workload,
+    peak_bytes: u64,
+}
+
+impl Trial {
+    /// Loaded, streaming and under load. `seed` decides what faults leave to chance.
+    pub async fn start(on: On, seed: u64) -> Trial {
+        let mut world = World::set_up(Setup::on(on)).await;
+        world.lockstep.init().await;
+        let Instance { lockstep, lines } = instance(&world).await;
+        world.lockstep = lockstep;
+        let users = format!("SELECT n, 'live', 1000 FROM generate_series(1, {USERS}) n");
+        world.sql(&format!("INSERT INTO users (id, user_type, wallet_balance) {users}")).await;
+        world.lockstep.run().await;
+        world.caught_up().await;
+        let witness = Witness::start(&world, 1..WATCHED + 1).await;
+        for id in 1..=WATCHED {
+            // An application wrote it: from here on it follows.
+            let portfolio = format!("user:{{live:{id}}}:portfolio");
+            world.store.hset(&portfolio, "wallet_balance", "1000").await;
+            world.store.hset(&portfolio, "balance_updated_at", "2026-01-15T10:30:00.000Z").await;
+        }
+        let workload = Workload::start(&world.postgres, WRITERS, 1, USERS).await;
+        Trial { world, lines, dice: Dice(seed.max(1)), witness, workload, peak_bytes: 0 }
+    }
+
+    /// Waits until the platform has done so many transactions more.
+    pub async fn progress(&self, transactions: u64) {
+        self.workload.progress(transactions).await;
+    }
+
+    /// A number from `least` to `most`, by the seed.
+    pub fn some(&mut self, least: u64, most: u64) -> u64 {
+        least + self.dice.below(most - least + 1)
+    }
+
+    /// Another instance, with lines of its own, that waits for the slot.
+    pub async fn second(&self) -> Instance {
+        let second = instance(&self.world).await;
+        second.lockstep.spawn(&["run"]);
+        second.lockstep.is_not_ready_because("another instance holds the slot").await;
+        second
+    }
+
+    /// Waits until the other instance leads.
+    pub async fn takes_over(&self, second: &Instance) {
+        second.lockstep.wait_ready_within(SILENCE_PATIENCE).await;
+    }
+
+    /// The second is the one from here on; the first has ended or ends now.
+    pub fn goes_on_with(&mut self, second: Instance) {
+        self.peak_bytes = self.peak_bytes.max(second.lockstep.peak_resident_bytes());
+        self.world.lockstep = second.lockstep;
+        self.lines = second.lines;
+    }
+
+    pub fn kill_9(&mut self) {
+        self.note_memory();
+        self.world.lockstep.kill9();
+    }
+
+    /// Waits until it has ended in an orderly way.
+    pub async fn sigterm(&mut self) {
+        self.note_memory();
+        assert_eq!(self.world.lockstep.sigterm().await.code(), Some(0));
+    }
+
+    fn note_memory(&mut self) {
+        self.peak_bytes = self.peak_bytes.max(self.world.lockstep.peak_resident_bytes());
+    }
+
+    /// The line to a single Redis.
+    pub fn redis_line(&self) -> &Proxy {
+        self.lines.redis.as_ref().expect("a single Redis")
+    }
+
+    pub fn cluster(&self) -> &Cluster {
+        self.world.store.cluster()
+    }
+
+    /// One of the masters, by the seed; 0 on a single Redis.
+    pub async fn some_master(&mut self) -> usize {
+        match &self.world.store {
+            Store::Single(_) => 0,
+            Store::Cluster(cluster) => {
+                let masters = cluster.masters().await;
+                masters[self.dice.below(masters.len() as u64) as usize]
+            }
+        }
+    }
+
+    pub fn redis(&self, node: usize) -> &Redis {
+        match &self.world.store {
+            Store::Single(redis) => redis,
+            Store::Cluster(cluster) => cluster.node(node),
+        }
+    }
+
+    /// What this node serves may come back older, and twice: Redis loses it.
+    pub async fn redis_loses(&self, node: usize) {
+        let slots = Witness::slots_of(&self.world.store, node).await;
+        self.witness.redis_loses(slots);
+    }
+
+    /// The witness hears what is published from here on, on every node that runs.
+    pub async fn is_listened_to(&self) {
+        self.witness.listens(&self.world.store).await;
+    }
+
+    /// Waits until Redis follows again, lets the platform rest, judges, and lets it go on.
+    pub async fn judge(&mut self) -> Report {
+        let report = self.rest_and_judge().await;
+        self.workload = Workload::start(&self.world.postgres, WRITERS, 1, USERS).await;
+        report
+    }
+
+    /// The last judgement.
+    pub async fn end(mut self) -> Report {
+        self.rest_and_judge().await
+    }
+
+    async fn rest_and_judge(&mut self) -> Report {
+        let fault_is_over = Instant::now();
+        self.world.lockstep.wait_ready_within(SILENCE_PATIENCE).await;
+        self.world.caught_up().await;
+        let slowest_heal = fault_is_over.elapsed();
+        self.workload.rest().await;
+        self.world.caught_up().await;
+        let differences = self.world.differences_at_last().await;
+        let verdict = self.witness.verdict(&self.world).await;
+        self.note_memory();
+        Report { verdict, differences, slowest_heal, peak_bytes: self.peak_bytes }
+    }
+}
+
+/// An instance that is not started yet.
+async fn instance(world: &World) -> Instance {
+    let postgres = Proxy::start(world.postgres.port()).await;
+    let postgres_url =
+        world.postgres.url().replace(&world.postgres.port().to_string(), &postgres.port().to_string());
+    let (redis, redis_urls) = match &world.store {
+        Store::Single(redis) => {
+            let line = Proxy::start(redis.port()).await;
+            let url = redis.url().replace(&redis.port().to_string(), &line.port().to_string());
+            (Some(line), vec![url])
+        }
+        Store::Cluster(cluster) => (None, cluster.urls()),
+    };
+    let lockstep = Lockstep::new(&postgres_url, &redis_urls, "");
+    Instance { lockstep, lines: Lines { postgres, redis } }
+}
