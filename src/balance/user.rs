@@ -20,6 +20,14 @@ pub struct User {
 }
 
 impl User {
+    /// Whether the id is a JSON number. A `user_transactions` that holds ids as text may name `007`, or nobody, where
+    /// the ids of `users` are numbers.
+    pub fn id_is_number(&self) -> bool {
+        let digits = self.id.strip_prefix('-').unwrap_or(&self.id).as_bytes();
+        let leads = digits.first().is_some_and(|first| *first != b'0' || digits.len() == 1);
+        self.numeric_id && leads && digits.iter().all(u8::is_ascii_digit)
+    }
+
     fn name(&self) -> (&str, &str) {
         (&self.user_type, &self.id)
     }
@@ -48,5 +56,23 @@ impl PartialOrd for User {
 impl Ord for User {
     fn cmp(&self, other: &User) -> Ordering {
         self.name().cmp(&other.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_json_takes_for_a_number_is_one() {
+        let is_number = |id: &str, numeric_id| {
+            User { user_type: "live".into(), id: id.into(), numeric_id }.id_is_number()
+        };
+        for id in ["0", "7", "-7", "18446744073709551616"] {
+            assert!(is_number(id, true) && !is_number(id, false), "{id}");
+        }
+        for id in ["007", "-", "+1", "1.5", "1e5", "x", " 7", ""] {
+            assert!(!is_number(id, true), "{id}");
+        }
     }
 }

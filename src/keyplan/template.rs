@@ -153,7 +153,7 @@ impl<'a> Scope<'a> {
         let event = self.event;
         match source {
             Source::Type => Shown::Text(&event.user.user_type),
-            Source::Id if event.user.numeric_id => Shown::Number(&event.user.id),
+            Source::Id if event.user.id_is_number() => Shown::Number(&event.user.id),
             Source::Id => Shown::Text(&event.user.id),
             Source::Time => self.time.map_or(Shown::Unsent, Shown::Text),
             Source::Balance => field(&event.fields, &event.balance_column).unwrap_or(Shown::Unsent),
