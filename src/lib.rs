@@ -39,6 +39,8 @@
 //! - A key changes only together with its fence, and only forwards.
 //! - Amounts are text from the database to the key: no float ever holds one.
 
+#![forbid(unsafe_code)]
+
 pub mod app;
 pub mod backoff;
 pub mod balance;

@@ -1,5 +1,7 @@
 //! The `lockstep` program.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

@@ -23,7 +23,7 @@ mod call;
 #[doc(hidden)]
 pub mod carrier;
 mod derived;
-mod fence;
+pub mod fence;
 mod group;
 mod judge;
 mod key_set;

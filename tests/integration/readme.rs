@@ -1,0 +1,36 @@
+//! What the README says of the tests is true.
+
+use std::path::Path;
+
+use crate::chaos::FAULTS;
+
+/// Every source of the tests, as one text.
+fn sources(folder: &Path) -> String {
+    let entries = std::fs::read_dir(folder).expect("the tests").flatten().map(|entry| entry.path());
+    entries
+        .map(|path| match path.is_dir() {
+            true => sources(&path),
+            false => std::fs::read_to_string(path).unwrap_or_default(),
+        })
+        .collect()
+}
+
+#[test]
+fn every_promise_is_held_by_a_test_that_exists() {
+    let readme = include_str!("../../README.md");
+    let section =
+        readme.split("### What holds it").nth(1).and_then(|rest| rest.split("\n\n| | promise").nth(1));
+    let table = section.and_then(|rest| rest.split("\n\n").next()).expect("the table");
+    let sources = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/integration"));
+    let mut names = 0;
+    for name in table.split('`').skip(1).step_by(2).filter(|name| name.contains("::")) {
+        let (room, test) = name.split_once("::").expect("a path");
+        let exists = match room {
+            "chaos" => FAULTS.iter().any(|fault| fault.name == test),
+            _ => sources.contains(&format!("fn {test}(")),
+        };
+        assert!(exists, "{name} is named in the README and is no test");
+        names += 1;
+    }
+    assert!(names > 30, "{names}");
+}
