@@ -6,11 +6,12 @@ mod targets;
 use targets::{Target, regressions};
 
 fn every_kept_input_holds(name: &str) {
-    let Target { run, seeds, .. } =
+    let Target { run, seeds, words, .. } =
         targets::TARGETS.iter().find(|target| target.name == name).expect("a target");
     let seeds = seeds();
     assert!(!seeds.is_empty(), "nothing was recorded for {name}");
     seeds.iter().for_each(|input| run(input));
+    words.iter().for_each(|word| run(word.as_bytes()));
     for (path, input) in regressions(name) {
         println!("{}", path.display());
         run(&input);
