@@ -330,22 +330,24 @@ fn worse(worst: Option<Trouble>, next: Trouble) -> Option<Trouble> {
     }
 }
 
-/// The main part decides what became of a plan; a refusal or a replaced key elsewhere shows too.
+/// The main part, which publishes, decides what became of a plan; a refusal or a replaced key elsewhere shows too.
 fn outcomes(flight: &Flight, run: Run) -> Vec<Outcome> {
-    let mut outcomes = vec![Outcome::Skipped; flight.plans.len()];
+    let mut outcomes: Vec<Option<Outcome>> = vec![None; flight.plans.len()];
     for work in run.mains.into_iter().chain(run.others) {
         let (Some(known), Some(outcome)) = (outcomes.get_mut(work.part.plan), work.outcome) else {
             continue;
         };
         match (&mut *known, outcome) {
-            (Outcome::Skipped, outcome) => *known = outcome,
-            (Outcome::Applied(all), Outcome::Applied(Applied { retyped_keys, .. })) => {
+            (None, outcome) => *known = Some(outcome),
+            (Some(Outcome::Applied(all)), Outcome::Applied(Applied { retyped_keys, .. })) => {
                 all.retyped_keys += retyped_keys;
             }
-            (Outcome::Applied(_), refused @ Outcome::Refused { .. }) => *known = refused,
+            (Some(_), refused @ Outcome::Refused { .. }) => *known = Some(refused),
             _ => {}
         }
     }
+    let mut outcomes: Vec<Outcome> =
+        outcomes.into_iter().map(|outcome| outcome.unwrap_or(Outcome::Skipped)).collect();
     for (plan, reason) in run.refused {
         if let Some(known) = outcomes.get_mut(plan) {
             *known = Outcome::Refused { reason };

@@ -40,6 +40,18 @@ async fn keys_of_every_slot_are_written_fenced_and_published_once() {
     assert!(records.nodes.iter().all(|n| n.checkpoint == Some(checkpoint(11)) && !n.inherited));
 }
 
+/// The slot of another of its keys lost its fence: that key is written again, and nothing is told.
+#[tokio::test]
+async fn what_only_another_slot_lost_is_no_event() {
+    let cluster = Cluster::start().await;
+    let mut sink = connect(&cluster.urls()).await;
+    sink.apply(&stream(vec![change("7", 1, "1")])).await.unwrap();
+    let (key, fence) = ("user_balance:live:7", "lockstep:fence:{user_balance:live:7}");
+    cluster.call(key, &["DEL", key, fence]).await;
+    assert_eq!(sink.apply(&stream(vec![change("7", 1, "1")])).await.unwrap(), [Outcome::Skipped]);
+    assert_eq!(cluster.get(key).await.as_deref(), Some("1"));
+}
+
 #[tokio::test]
 async fn a_deleted_user_stays_deleted_in_every_slot() {
     let cluster = Cluster::start().await;
