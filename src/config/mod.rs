@@ -1,5 +1,6 @@
 //! The configuration: parsed whole, every mistake reported at once, then typed.
 
+mod durability;
 mod duration;
 pub mod keys;
 mod mistake;
@@ -14,6 +15,7 @@ pub mod size;
 pub mod tables;
 mod token;
 
+pub use durability::Durability;
 pub use keys::KeyMapSpec;
 pub use mistake::ConfigErrors;
 pub use postgres::{Endpoint, Postgres, TlsMode};

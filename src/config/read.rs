@@ -11,8 +11,8 @@ use tracing_subscriber::EnvFilter;
 use super::mistake::{ConfigErrors, Mistakes};
 use super::section::{Context, Found, Section, Source};
 use super::{
-    Config, Http, KeyMapSpec, Load, Log, LogFormat, Postgres, Redis, Stream, TableSpec, keys, postgres,
-    read_tables, token,
+    Config, Durability, Http, KeyMapSpec, Load, Log, LogFormat, Postgres, Redis, Stream, TableSpec, keys,
+    postgres, read_tables, redis, token,
 };
 use crate::error::Fault;
 
@@ -186,6 +186,15 @@ fn read_postgres(
 fn read_redis(context: &Context<'_>, mut section: Section<'_>, warnings: &mut Vec<String>) -> Option<Redis> {
     let in_file = section.texts("url", true);
     let root_cert = section.text_or_env("root_cert", "LOCKSTEP_REDIS_ROOT_CERT");
+    let durability = section.text("durability");
+    let durability = durability.as_ref().map_or(Some(Durability::Applied), |found| {
+        let cure = "write \"applied\", \"replicated(1)\" (to \"replicated(9)\") or \"fsynced\"";
+        section.parse("durability", Some(found), cure)
+    });
+    let longest = Duration::from_secs(600);
+    let replay_margin = section.duration("replay_margin", redis::REPLAY_MARGIN, Duration::ZERO..=longest);
+    let replay_margin_bytes =
+        section.count("replay_margin_bytes", redis::REPLAY_MARGIN_BYTES, 0..=16 << 30) as u64;
     section.finish();
     let split = |text: &str| text.split(',').map(|url| url.trim().to_owned()).collect();
     let in_env = context.env("LOCKSTEP_REDIS_URL");
@@ -194,6 +203,9 @@ fn read_redis(context: &Context<'_>, mut section: Section<'_>, warnings: &mut Ve
         .unwrap_or_else(|| Found { value: vec!["redis://127.0.0.1:6379".to_owned()], place: String::new() });
     match Redis::parse(&urls.value) {
         Ok(mut redis) => {
+            redis.replay_margin = replay_margin;
+            redis.replay_margin_bytes = replay_margin_bytes;
+            redis.durability = durability?;
             redis.root_cert = root_cert.map(|found| PathBuf::from(found.value));
             if redis.root_cert.is_some() && !redis.tls {
                 warnings

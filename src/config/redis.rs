@@ -1,19 +1,26 @@
 //! How to reach Redis.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use super::Secret;
+use super::{Durability, Secret};
 use crate::error::Fault;
 
 /// The port of a URL that names none.
 const DEFAULT_PORT: u16 = 6379;
 /// The URL where none is configured.
 pub const DEFAULT_URL: &str = "redis://127.0.0.1:6379";
+/// Default of `replay_margin`: a replica lags by less, an append-only file that is synced every second loses less, and
+/// what a start sends again is skipped within a second.
+pub(super) const REPLAY_MARGIN: Duration = Duration::from_secs(10);
+/// Default of `replay_margin_bytes`: four segments of WAL.
+pub(super) const REPLAY_MARGIN_BYTES: usize = 64 << 20;
 
 /// `[redis]`
 #[derive(Debug, Clone)]
 pub struct Redis {
-    /// Host and port of the server, or of cluster nodes to ask first; never empty. Cluster mode is detected.
+    /// Host and port of the server, of a server and its replicas, or of cluster nodes to ask first; never empty. What
+    /// they are is detected.
     pub seeds: Vec<(String, u16)>,
     /// Whether connections use TLS (`rediss://`).
     pub tls: bool,
@@ -25,10 +32,16 @@ pub struct Redis {
     pub password: Option<Secret>,
     /// Database number; a cluster has only 0.
     pub database: u8,
+    /// How long a position stays in the slot after Redis holds it: so much may Redis lose and only be sent again.
+    pub replay_margin: Duration,
+    /// The same in bytes of WAL; whichever comes first.
+    pub replay_margin_bytes: u64,
+    /// When a checkpoint counts as stored.
+    pub durability: Durability,
 }
 
 impl Redis {
-    /// Reads one URL or several seeds of one cluster, each entry a URL or URLs between commas:
+    /// Reads one URL or several seeds of one cluster or of one server and its replicas, each entry a URL or URLs between commas:
     /// `redis://user:password@host:port/database`. Schemes: `redis`, `rediss` (TLS), `redis-cluster`,
     /// `rediss-cluster`. User and password are percent-decoded.
     ///
@@ -51,13 +64,19 @@ impl Redis {
             username: first.username,
             password: first.password,
             database: first.database,
+            replay_margin: REPLAY_MARGIN,
+            replay_margin_bytes: REPLAY_MARGIN_BYTES as u64,
+            durability: Durability::Applied,
         };
         for seed in seeds {
             let same = (seed.tls, &seed.username, &seed.password, seed.database)
                 == (redis.tls, &redis.username, &redis.password, redis.database);
             if !same {
                 let fact = "the urls in redis.url differ in scheme, user, password or database";
-                mistakes.push(fault(fact, "write the same in all: they are nodes of one cluster"));
+                mistakes.push(fault(
+                    fact,
+                    "write the same in all: they are nodes of one cluster, or a server and its replicas",
+                ));
             }
             redis.seeds.push(seed.address);
         }

@@ -19,6 +19,9 @@ impl Config {
         if let Some(file) = &self.redis.root_cert {
             out.text("root_cert", &file.display().to_string());
         }
+        out.text("replay_margin", &duration::show(self.redis.replay_margin));
+        out.value("replay_margin_bytes", self.redis.replay_margin_bytes.to_string());
+        out.text("durability", &self.redis.durability.to_string());
         out.title("[http]");
         out.text("listen", &self.http.listen.to_string());
         if let Some(file) = &self.http.token_file {
