@@ -192,6 +192,8 @@ mod tests {
             role: "master".into(),
             eviction_policy: "noeviction".into(),
             max_memory_bytes: 1 << 30,
+            replicas: 0,
+            append_only: false,
             cluster_state: Some("ok".into()),
         }
     }

@@ -15,7 +15,9 @@ if not redis.acl_check_cmd then return false end
 local denied, at, ordinal = {}, 1, 0
 while at <= #ARGV do
   local words = tonumber(ARGV[at])
-  if not redis.acl_check_cmd(unpack(ARGV, at + 1, at + words)) then denied[#denied + 1] = ordinal end
+  -- A command that the server does not know is an error, and no matter of rights.
+  local known, granted = pcall(redis.acl_check_cmd, unpack(ARGV, at + 1, at + words))
+  if known and not granted then denied[#denied + 1] = ordinal end
   at, ordinal = at + words + 1, ordinal + 1
 end
 return denied";

@@ -13,9 +13,9 @@ use bytes::Bytes;
 use super::call::{Batch, Call, CallWriter, Target};
 use super::derived::Fate;
 use super::group::{self, Part};
+use super::keep::Stored;
 use super::lanes::Trouble;
 use super::node::Sent;
-use super::records::Stored;
 use super::reply::{NodeError, Reply};
 use super::request::Frame;
 use super::script::Verdict;
@@ -40,6 +40,14 @@ enum Rest {
     More,
     /// Those of its parts that had to wait for another.
     Waiting,
+}
+
+/// How an attempt ends that meets no fault.
+enum Attempt {
+    /// All is done.
+    Done,
+    /// Nothing was sent: the records are to be compared first.
+    Uncompared,
 }
 
 /// Where one part of a plan stands.
@@ -96,17 +104,19 @@ impl Sink {
     /// was already done.
     ///
     /// # Errors
-    /// None of Redis' own: they are retried.
+    /// Transient where a node was connected again or replaced under way, and so may have lost something: the records
+    /// have to be read first, and what was under way is to be sent again. None of Redis' own: they are retried.
     pub async fn apply(&mut self, flight: &Flight) -> Result<Vec<Outcome>> {
         self.derived.begin();
-        self.has_stored = false;
+        (self.has_stored, self.unkept) = (false, None);
         self.metrics.in_flight.set(i64::try_from(flight.plans.len()).unwrap_or(i64::MAX));
         let mut run: Option<Run> = None;
         let mut outage = Outage::new(RETRY.0, RETRY.1, self.seed);
         let mut redirects = 0;
         loop {
             match self.attempt(flight, &mut run).await {
-                Ok(()) => break,
+                Ok(Attempt::Done) => break,
+                Ok(Attempt::Uncompared) => return Err(self.uncompared()),
                 Err(trouble) => {
                     let eager = matches!(
                         trouble.error,
@@ -127,14 +137,18 @@ impl Sink {
     }
 
     /// One try at all that is still to be done.
-    async fn attempt(&mut self, flight: &Flight, run: &mut Option<Run>) -> Result<(), Trouble> {
+    async fn attempt(&mut self, flight: &Flight, run: &mut Option<Run>) -> Result<Attempt, Trouble> {
         self.lanes.connect_all().await?;
+        if !self.is_compared() && !self.kept.nothing() {
+            self.is_readable().await?;
+            return Ok(Attempt::Uncompared);
+        }
         self.derived.ready(&mut self.lanes).await?;
         if run.is_none() {
             let derived = self.derived.take(&mut self.lanes, &flight.plans).await?;
             *run = Some(self.cut(flight, derived));
         }
-        let Some(run) = run else { return Ok(()) };
+        let Some(run) = run else { return Ok(Attempt::Done) };
         self.judge(flight, run).await?;
         self.unlink(&mut run.deletes).await?;
         self.send(flight, &mut run.others, &run.derived).await?;
@@ -142,17 +156,22 @@ impl Sink {
         let fates = run.fates(flight.plans.len());
         run.late.extend(self.derived.settle(&flight.plans, &fates, std::mem::take(&mut run.derived)));
         self.unlink(&mut run.late).await?;
+        if matches!(flight.fencing, Fencing::Snapshot { .. }) && !flight.plans.is_empty() {
+            self.kept.count_rows();
+        }
         let Some(checkpoint) = flight.checkpoint.as_ref().filter(|_| self.is_compared()) else {
-            return Ok(());
+            return Ok(Attempt::Done);
         };
         match self.store_checkpoint(checkpoint).await {
             // The next flight may have stale keys to delete, and must not wait behind this one for room.
-            Err(Trouble { error: NodeError::OutOfMemory, .. }) => Ok(()),
-            stored => {
-                self.has_stored = stored? == Stored::Everywhere;
-                Ok(())
-            }
+            Err(Trouble { error: NodeError::OutOfMemory, .. }) => {}
+            stored => match stored? {
+                Stored::Everywhere => self.has_stored = true,
+                Stored::Unkept(fault) => self.unkept = Some(fault),
+                Stored::Lost => {}
+            },
         }
+        Ok(Attempt::Done)
     }
 
     fn cut(&self, flight: &Flight, derived: Vec<Vec<Bytes>>) -> Run {

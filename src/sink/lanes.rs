@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::node::{Command, Login, Node};
 use super::reply::{NodeError, Reply};
 use super::script::Scripts;
+use super::seeds::{self, Role};
 use super::slots::{Address, Topology};
 use crate::config;
 use crate::error::{Error, Result};
@@ -44,6 +45,9 @@ pub struct Lanes {
     topology: Topology,
     lanes: HashMap<Address, Lane>,
     generation: u64,
+    doubts: u64,
+    /// Why no master could be found among the seeds, when it was last looked for.
+    leaderless: Option<Error>,
     metrics: SinkMetrics,
 }
 
@@ -57,7 +61,7 @@ impl Lanes {
             redis.seeds.iter().map(|(host, port)| Address::new(host.clone(), *port)).collect();
         let mut last = Error::definite("redis.url names no server", "give it at least one");
         for seed in &seeds {
-            match discover(seed, &login).await {
+            match settle_on(seed, &seeds, &login).await {
                 Ok(topology) => {
                     let mut lanes = Lanes {
                         login,
@@ -66,6 +70,8 @@ impl Lanes {
                         topology,
                         lanes: HashMap::new(),
                         generation: 0,
+                        doubts: 0,
+                        leaderless: None,
                         metrics,
                     };
                     lanes.check_database()?;
@@ -89,14 +95,25 @@ impl Lanes {
         }
     }
 
-    /// Grows with every connection made, every change of the slot map and every [`doubt`](Lanes::doubt).
+    /// Grows with every connection made and every change of the slot map.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
+    /// Grows with every connection made to a master, every change of who they are and every [`doubt`](Lanes::doubt):
+    /// with all that may come with a loss. Slots that move from one to another lose nothing.
+    pub fn doubts(&self) -> u64 {
+        self.doubts
+    }
+
     /// What was learned over these connections no longer holds.
     pub fn doubt(&mut self) {
-        self.generation += 1;
+        self.doubts += 1;
+    }
+
+    /// Why there is no master to write to, where several servers could be it.
+    pub fn leaderless(&self) -> Option<&Error> {
+        self.leaderless.as_ref()
     }
 
     /// Who owns what.
@@ -132,12 +149,24 @@ impl Lanes {
             let node = Node::connect(address, &self.login, self.database).await.map_err(trouble)?;
             let scripts = Scripts::load(&node).await.map_err(trouble)?;
             if self.generation > 0 {
+                self.refuse_replica(&node).await.map_err(trouble)?;
                 self.metrics.reconnects.inc();
             }
             self.generation += 1;
+            self.doubts += u64::from(self.topology.masters().contains(address));
+            self.leaderless = None;
             self.lanes.insert(address.clone(), Lane { node, scripts });
         }
         self.lanes.get(address).ok_or_else(|| trouble(NodeError::TimedOut))
+    }
+
+    /// A server without cluster mode that takes no writes is not connected again before it does: what it holds by then
+    /// is another's.
+    async fn refuse_replica(&self, node: &Node) -> std::result::Result<(), NodeError> {
+        match self.topology.is_cluster() || Role::of(node).await?.master {
+            true => Ok(()),
+            false => Err(NodeError::ReadOnly),
+        }
     }
 
     /// The connection to `address`, if there is one.
@@ -179,7 +208,8 @@ impl Lanes {
 
     /// Gives up the connection that is of no more use, and reads the slot map again where it is in doubt.
     pub async fn recover(&mut self, trouble: &Trouble) {
-        if trouble.error.ends_connection() || trouble.error == NodeError::NoScript {
+        let demoted = trouble.error == NodeError::ReadOnly && !self.topology.is_cluster();
+        if trouble.error.ends_connection() || trouble.error == NodeError::NoScript || demoted {
             self.lanes.remove(&trouble.address);
         }
         if trouble.error.doubts_topology() {
@@ -193,10 +223,28 @@ impl Lanes {
         Trouble { address: address.unwrap_or_else(|| Address::new("", 0)), error: NodeError::ClusterDown }
     }
 
+    /// Asks the seeds again who is the master.
+    async fn look_for_master(&mut self) {
+        if self.seeds.len() < 2 {
+            return;
+        }
+        let found = seeds::master(&self.seeds, &self.login).await;
+        self.leaderless = found.as_ref().err().cloned();
+        let Ok(found) = found else { return };
+        let now = Topology::Single(found.clone());
+        if now != self.topology {
+            tracing::info!(master = %found, "another redis server is the master now");
+            self.topology = now;
+            self.generation += 1;
+            self.doubts += 1;
+            self.lanes.clear();
+        }
+    }
+
     /// Reads the slot map again, from any node that still answers.
     pub async fn refresh(&mut self) {
         if !self.topology.is_cluster() {
-            return;
+            return self.look_for_master().await;
         }
         let mut ask: Vec<Address> = self.topology.masters();
         ask.extend(self.seeds.iter().filter(|seed| !self.lanes.contains_key(*seed)).cloned());
@@ -222,6 +270,7 @@ impl Lanes {
         }
         if let Some(found) = best {
             tracing::info!(masters = found.masters().len(), "redis cluster topology changed");
+            self.doubts += u64::from(!found.has_masters_of(&self.topology));
             self.topology = found;
             self.generation += 1;
             let masters = self.topology.masters();
@@ -232,6 +281,14 @@ impl Lanes {
 
 fn cluster_slots() -> Command {
     Command::fixed("CLUSTER", &["SLOTS"])
+}
+
+/// What there is, as `seed` says; of several servers without cluster mode the master alone.
+async fn settle_on(seed: &Address, seeds: &[Address], login: &Login) -> Result<Topology> {
+    match discover(seed, login).await? {
+        Topology::Single(_) if seeds.len() > 1 => discover(&seeds::master(seeds, login).await?, login).await,
+        topology => Ok(topology),
+    }
 }
 
 /// What `seed` belongs to, once its version is known to be new enough.

@@ -11,7 +11,8 @@
 //! | `apply`, `judge`, `unlink`, `settle` | a flight, retried until all of it is acknowledged |
 //! | `keyspace` | walking over all keys in bounded steps |
 //! | `derived`, `key_set` | which keys a pattern matches, without a SCAN per event |
-//! | `records` | Lockstep's own keys, and reading of others |
+//! | `records`, `keep`, `proof` | Lockstep's own keys, and what they prove |
+//! | `seeds` | which of several servers is the master |
 //! | `quarantine` | the record of what could not be applied as written |
 //! | `lease` | the key by which readers tell a fresh Redis from a frozen one |
 //! | `stored` | what a row is written over |
@@ -26,29 +27,30 @@ mod derived;
 pub mod fence;
 mod group;
 mod judge;
+mod keep;
 mod key_set;
 mod keyspace;
 mod lanes;
 mod lease;
 pub mod node;
+mod proof;
 mod quarantine;
 pub mod records;
 pub mod reply;
 mod request;
 mod script;
+mod seeds;
 mod settle;
 pub mod slots;
 mod stored;
 mod unlink;
-
-use std::collections::HashMap;
 
 use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::checkpoint::Checkpoint;
 use crate::config;
-use crate::error::{Fault, Result};
+use crate::error::{Error, Fault, Result};
 use crate::keyplan::KeyPlan;
 use crate::lsn::{Position, Snapshot};
 use crate::metrics::SinkMetrics;
@@ -112,10 +114,10 @@ pub struct Applied {
 /// Whether Redis takes what it is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SinkState {
-    /// Every node answers. The number grows with every reconnect, every change of the topology and every loss of
+    /// Every node answers. The number grows with every reconnect, every change of the masters and every loss of
     /// a checkpoint: where it is not the one [compared](Sink::compared), the nodes' records are to be compared again.
     Connected {
-        /// Connections made, slot maps read and losses noticed so far.
+        /// Connections made, changes of the masters and losses noticed so far.
         generation: u64,
     },
     /// A flight waits for this fault to pass.
@@ -142,14 +144,19 @@ pub struct Sink {
     derived: derived::Derived,
     /// `None`: neither Redis nor this process has one yet.
     epoch: Option<u32>,
-    /// The generation of the connections whose records were read last.
+    /// The doubts up to which the records were read.
     compared: u64,
-    /// The checkpoints and the quarantine, as they were read or written last, by key.
-    held: HashMap<Bytes, Bytes>,
+    /// What each node keeps, by the key of its checkpoint.
+    kept: keep::Kept,
+    /// The quarantine as it was read or written last.
+    quarantined: Option<Bytes>,
     /// What this session's term is known by; `None`: it has none yet.
     token: Option<Bytes>,
     /// Whether the last flight's checkpoint is on every node.
     has_stored: bool,
+    /// Why the last one does not count as stored though every node took it.
+    unkept: Option<Fault>,
+    durability: config::Durability,
     slot: String,
     /// Spreads the delays between attempts.
     seed: u64,
@@ -179,16 +186,19 @@ impl Sink {
         seed: u64,
     ) -> Result<Sink> {
         let lanes = lanes::Lanes::connect(redis, login, options.metrics.clone()).await?;
-        let (state, _) = watch::channel(SinkState::Connected { generation: lanes.generation() });
+        let (state, _) = watch::channel(SinkState::Connected { generation: lanes.doubts() });
         options.metrics.connected.set(1);
         let mut sink = Sink {
             lanes,
             derived: derived::Derived::new(options.derived_prefixes, options.metrics.clone()),
             epoch: None,
             compared: 0,
-            held: HashMap::new(),
+            kept: keep::Kept::default(),
+            quarantined: None,
             token: None,
             has_stored: false,
+            unkept: None,
+            durability: redis.durability,
             slot: options.slot,
             seed,
             state,
@@ -203,7 +213,7 @@ impl Sink {
         self.state.subscribe()
     }
 
-    /// The generation of the connections over which the records were read last.
+    /// The generation, as [`SinkState::Connected`] counts, up to which the records were read last.
     pub fn compared(&self) -> u64 {
         self.compared
     }
@@ -211,8 +221,21 @@ impl Sink {
     /// Whether the records were read over the present connections, so that a checkpoint may be written.
     ///
     /// A node that came back empty must not get one before: it would pass for one that forgot nothing.
-    fn is_compared(&self) -> bool {
-        self.lanes.generation() == self.compared
+    pub fn is_compared(&self) -> bool {
+        self.lanes.doubts() == self.compared
+    }
+
+    /// Nothing may be written before the records are compared: what a node lost is sent again, and the fences would
+    /// take it for older than what came to it since.
+    fn uncompared(&self) -> Error {
+        self.metrics.in_flight.set(0);
+        self.report_connected();
+        Error::transient("a redis node may have lost what it held: its records are compared", "")
+    }
+
+    /// Why the last checkpoint does not count as stored though every node took it.
+    pub fn unkept(&self) -> Option<&Fault> {
+        self.unkept.as_ref()
     }
 
     /// Whether the last flight left its checkpoint on every node; not where memory had no room for it, and

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::Sink;
 use super::lanes::Trouble;
 use super::node::Command;
-use super::reply::{NodeError, Reply};
+use super::reply::NodeError;
 use crate::error::Result;
 
 impl Sink {
@@ -17,24 +17,25 @@ impl Sink {
     pub async fn keep_quarantine(&mut self, record: &str) -> Result<bool> {
         let key = Bytes::from(self.quarantine_key());
         let record = Bytes::copy_from_slice(record.as_bytes());
-        let before = self.held.get(&key).cloned().unwrap_or_default();
+        let before = self.quarantined.clone().unwrap_or_default();
         let topology = self.lanes.topology();
         let owner = topology.owner(topology.slot(&key)).cloned();
         let address = owner.ok_or_else(|| self.lanes.unowned())?;
         let keep = self.lanes.open(&address).await?.scripts.keep(key.clone(), before, record.clone());
         match self.lanes.ask(&address, keep).await {
-            Ok(Reply::Nil) => {
-                self.lost(&address);
-                Ok(false)
+            Ok(reply) if reply.utf8() == Some("OK") => {
+                self.quarantined = Some(record);
+                Ok(true)
             }
             Ok(_) => {
-                self.held.insert(key, record);
-                Ok(true)
+                tracing::warn!(%address, "redis holds another quarantine than was written there last");
+                self.lanes.doubt();
+                Ok(false)
             }
             Err(Trouble { error: NodeError::OutOfMemory, .. }) => Ok(false),
             Err(Trouble { error: NodeError::WrongType, .. }) => {
                 self.lanes.ask(&address, Command::new("DEL", vec![key.clone()])).await?;
-                self.held.remove(&key);
+                self.quarantined = None;
                 Ok(false)
             }
             Err(trouble) => Err(trouble.into()),
@@ -51,7 +52,7 @@ impl Sink {
             Err(trouble) => return Err(trouble.into()),
         };
         let text = record.as_ref().and_then(|record| std::str::from_utf8(record).ok()).map(str::to_owned);
-        self.held.extend(record.map(|record| (Bytes::from(key), record)));
+        self.quarantined = record;
         Ok(text)
     }
 

@@ -1,16 +1,14 @@
 //! Lockstep's own keys on each node, and reading of others for checks and comparisons.
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 
 use super::Sink;
-use super::lanes::{Trouble, info_field};
+use super::lanes::info_field;
 use super::node::{Command, Node};
-use super::reply::{NodeError, Reply};
+use super::reply::NodeError;
 use super::slots::{Address, Topology};
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
-use crate::lsn::Lsn;
 
 /// The epoch of fences, one for all slots.
 const EPOCH_KEY: &str = "lockstep:epoch";
@@ -41,8 +39,9 @@ pub struct NodeRecord {
     pub address: Address,
     /// Its checkpoint, if it has one.
     pub checkpoint: Option<Checkpoint>,
-    /// Whether another node wrote that checkpoint: this one took over from it, or its slots moved here.
-    pub inherited: bool,
+    /// Whether the node holds everything up to it: it wrote it, or took over from the one that did. Not where the key
+    /// only moved here with its slot, nor where rows that were read beside the stream are lost.
+    pub proves: bool,
 }
 
 /// The records about loads; values are the caller's.
@@ -82,29 +81,12 @@ pub struct NodeFacts {
     pub eviction_policy: String,
     /// `maxmemory` in bytes; 0 is no bound.
     pub max_memory_bytes: u64,
+    /// Replicas that are connected.
+    pub replicas: u32,
+    /// Whether it writes an append-only file.
+    pub append_only: bool,
     /// `cluster_state`; `None` on a single Redis.
     pub cluster_state: Option<String>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct StoredCheckpoint {
-    slot: String,
-    system_id: String,
-    timeline: u32,
-    applied: String,
-    node: String,
-    /// The key of the epoch lies on one node of a cluster, which may forget it.
-    #[serde(default)]
-    epoch: Option<u32>,
-}
-
-/// Whether every node took a checkpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stored {
-    /// It did.
-    Everywhere,
-    /// One no longer held the checkpoint before it, so it lost what it held, and took none.
-    Lost,
 }
 
 impl Sink {
@@ -115,29 +97,11 @@ impl Sink {
     pub async fn read_records(&mut self) -> Result<Records> {
         if let Err(trouble) = self.lanes.connect_all().await {
             self.lanes.recover(&trouble).await;
-            return Err(trouble.into());
+            return Err(self.lanes.leaderless().cloned().unwrap_or_else(|| trouble.into()));
         }
-        let generation = self.lanes.generation();
-        let (mut nodes, mut epochs) = (Vec::new(), vec![self.epoch]);
-        self.held.clear();
-        for (address, key, id) in self.checkpoint_keys() {
-            let text = match self.lanes.ask(&address, get(key.clone())).await {
-                Ok(reply) => reply.text().cloned(),
-                Err(Trouble { error: NodeError::WrongType, .. }) => None,
-                Err(trouble) => return Err(trouble.into()),
-            };
-            let stored: Option<StoredCheckpoint> =
-                text.as_ref().and_then(|text| serde_json::from_slice(text).ok());
-            self.held.extend(text.map(|text| (key, text)));
-            epochs.extend(stored.as_ref().map(|stored| stored.epoch));
-            let inherited = stored.as_ref().is_some_and(|stored| stored.node != id);
-            let checkpoint = stored.and_then(|stored| {
-                let applied: Lsn = stored.applied.parse().ok()?;
-                let StoredCheckpoint { slot, system_id, timeline, .. } = stored;
-                Some(Checkpoint { slot, system_id, timeline, applied })
-            });
-            nodes.push(NodeRecord { address, checkpoint, inherited });
-        }
+        let doubts = self.lanes.doubts();
+        let (nodes, mut epochs) = self.read_checkpoints().await?;
+        epochs.push(self.epoch);
         epochs.push(self.read_text(EPOCH_KEY.to_owned()).await?.and_then(|text| text.parse().ok()));
         let quarantine = self.read_quarantine().await?;
         let records = Records {
@@ -149,7 +113,7 @@ impl Sink {
             resync: self.read_text(LoadMark::Resync.key(&self.slot)).await?,
             epoch: epochs.into_iter().flatten().max(),
         };
-        self.compared = generation;
+        self.compared = doubts;
         self.report_connected();
         Ok(records)
     }
@@ -197,47 +161,8 @@ impl Sink {
         Ok(())
     }
 
-    /// Writes a checkpoint to every node, over the one that was read or written there last and over no other.
-    ///
-    /// FLUSHALL breaks no connection, and neither does a replica's copy of older data: the missing checkpoint
-    /// is what tells.
-    pub(super) async fn store_checkpoint(
-        &mut self,
-        checkpoint: &Checkpoint,
-    ) -> std::result::Result<Stored, Trouble> {
-        for (address, key, id) in self.checkpoint_keys() {
-            let stored = StoredCheckpoint {
-                slot: checkpoint.slot.clone(),
-                system_id: checkpoint.system_id.clone(),
-                timeline: checkpoint.timeline,
-                applied: checkpoint.applied.to_string(),
-                node: id,
-                epoch: self.epoch,
-            };
-            let text = Bytes::from(serde_json::to_vec(&stored).unwrap_or_default());
-            let command = match self.held.get(&key) {
-                Some(before) => {
-                    let scripts = &self.lanes.open(&address).await?.scripts;
-                    scripts.keep(key.clone(), before.clone(), text.clone())
-                }
-                None => Command::new("SET", vec![key.clone(), text.clone()]),
-            };
-            if self.lanes.ask(&address, command).await? == Reply::Nil {
-                return Ok(self.lost(&address));
-            }
-            self.held.insert(key, text);
-        }
-        Ok(Stored::Everywhere)
-    }
-
-    pub(super) fn lost(&mut self, address: &Address) -> Stored {
-        tracing::warn!(%address, "redis lost what it held, though it stayed connected");
-        self.lanes.doubt();
-        Stored::Lost
-    }
-
     /// Address, checkpoint key and node id of each master.
-    fn checkpoint_keys(&self) -> Vec<(Address, Bytes, String)> {
+    pub(super) fn checkpoint_keys(&self) -> Vec<(Address, Bytes, String)> {
         let name = format!("lockstep:checkpoint:{}", self.slot);
         match self.lanes.topology() {
             Topology::Single(address) => vec![(address.clone(), name.into(), String::new())],
@@ -308,6 +233,8 @@ async fn node_facts(node: &Node, cluster: bool) -> std::result::Result<NodeFacts
         role: field("role"),
         eviction_policy: field("maxmemory_policy"),
         max_memory_bytes: field("maxmemory").parse().unwrap_or(0),
+        replicas: field("connected_slaves").parse().unwrap_or(0),
+        append_only: field("aof_enabled") == "1",
         cluster_state,
     })
 }

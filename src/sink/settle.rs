@@ -65,7 +65,7 @@ impl Sink {
 
     /// Waits before the next attempt, and says why.
     pub(super) async fn pause(&self, trouble: Trouble, outage: &mut Outage) {
-        let error = Error::from(trouble);
+        let error = self.lanes.leaderless().cloned().unwrap_or_else(|| Error::from(trouble));
         if outage.is_news(&error) {
             tracing::warn!(fault = %error, "redis does not take the flight, trying again");
         }
@@ -81,7 +81,7 @@ impl Sink {
     }
 
     pub(super) fn report_connected(&self) {
-        let now = SinkState::Connected { generation: self.lanes.generation() };
+        let now = SinkState::Connected { generation: self.lanes.doubts() };
         self.state.send_if_modified(|state| {
             let changed = *state != now;
             if changed {

@@ -133,6 +133,17 @@ impl Topology {
         }
     }
 
+    /// Whether both have the same masters, whatever slots these have.
+    pub fn has_masters_of(&self, other: &Topology) -> bool {
+        let names = |topology: &Topology| match topology {
+            Topology::Single(address) => vec![(address.clone(), String::new())],
+            Topology::Cluster { masters, .. } => {
+                masters.iter().map(|master| (master.address.clone(), master.id.clone())).collect()
+            }
+        };
+        names(self) == names(other)
+    }
+
     /// Whether keys of different slots may not share a call.
     pub fn is_cluster(&self) -> bool {
         matches!(self, Topology::Cluster { .. })

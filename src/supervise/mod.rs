@@ -208,7 +208,7 @@ impl Supervisor {
         pipeline.remember_quarantine(records.quarantine.as_deref(), server.wal_end);
         let nodes = records.nodes.into_iter();
         let redis = RedisSide {
-            checkpoints: nodes.map(|node| node.checkpoint.filter(|_| !node.inherited)).collect(),
+            checkpoints: nodes.map(|node| node.checkpoint.filter(|_| node.proves)).collect(),
             loaded: records.loaded.is_some(),
             published: records
                 .loaded

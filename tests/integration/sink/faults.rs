@@ -113,8 +113,9 @@ async fn a_server_that_came_back_empty_gets_no_checkpoint_before_it_was_compared
     sink.apply(&at(1)).await.unwrap();
     redis.kill9();
     redis.start_again().await;
-    sink.apply(&at(2)).await.unwrap();
-    assert!(!sink.has_stored());
+    let refused = sink.apply(&at(2)).await.unwrap_err();
+    assert!(refused.is_transient() && !sink.has_stored(), "{refused}");
+    assert_eq!(redis.get("user_balance:live:7").await, None, "nothing is written over what may be older");
     assert_eq!(sink.read_records().await.unwrap().nodes[0].checkpoint, None, "it forgot everything");
     sink.apply(&at(3)).await.unwrap();
     assert_eq!(sink.read_records().await.unwrap().nodes[0].checkpoint, Some(checkpoint(3)));
@@ -273,7 +274,7 @@ async fn records_are_read_back() {
     sink.write_mark(LoadMark::Loaded, Some("{}")).await.unwrap();
     let records = connect(&[redis.url()]).await.read_records().await.unwrap();
     assert_eq!(records.nodes[0].checkpoint, Some(checkpoint(0x77)));
-    assert!(!records.nodes[0].inherited);
+    assert!(records.nodes[0].proves);
     assert_eq!(records.load.as_deref(), Some("{\"after\":7}"));
     assert_eq!(records.loaded.as_deref(), Some("{}"));
     sink.remove_records().await.unwrap();
