@@ -2,6 +2,7 @@
 //! with the same words.
 
 mod completed;
+mod durability;
 mod publication;
 mod redis;
 mod server;
@@ -17,7 +18,7 @@ pub use completed::completed_identity;
 pub use slot::foreign as foreign_slot;
 
 use crate::catalog::{Catalog, Table};
-use crate::config::{Config, TableSpec};
+use crate::config::{Config, Durability, TableSpec};
 use crate::error::{Error, Fault, Result};
 use crate::sink::Sink;
 
@@ -110,8 +111,21 @@ pub fn beside_slot(catalog: &Catalog, config: &Config) -> Vec<Item> {
 pub async fn redis(sink: &mut Sink, config: &Config) -> Result<Vec<Item>> {
     let nodes = sink.server_facts().await?;
     let mut items = redis::judge(&nodes);
+    items.extend(durability::judge(&nodes, config.redis.durability));
     items.push(permissions(sink, config).await?);
     Ok(items)
+}
+
+/// Whether every node can keep what is written as the configuration asks; nothing where it asks for nothing more than to
+/// have it in memory.
+///
+/// # Errors
+/// A node that does not answer.
+pub async fn durability(sink: &mut Sink, config: &Config) -> Result<Vec<Item>> {
+    match config.redis.durability {
+        Durability::Applied => Ok(Vec::new()),
+        asked => Ok(durability::judge(&sink.server_facts().await?, asked)),
+    }
 }
 
 /// Whether Redis lets this user do all that the key map asks for, down to each literal channel and pattern of keys.

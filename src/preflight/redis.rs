@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Item, Verdict};
+use super::{Item, Verdict, durability};
 use crate::config::keys::ActionSpec;
 use crate::config::{Config, KeyMapSpec, TableSpec, UserType};
 use crate::error::Result;
@@ -71,8 +71,10 @@ fn judge_node(node: &NodeFacts) -> Vec<Item> {
 pub(super) async fn permissions(sink: &mut Sink, config: &Config) -> Result<Item> {
     let topic = "redis ACL";
     let user = config.redis.username.as_deref().unwrap_or("default");
-    let wanted: Vec<Vec<String>> =
-        wanted(&config.key_map, &config.tables, sink.is_cluster()).into_iter().collect();
+    let wanted: Vec<Vec<String>> = wanted(&config.key_map, &config.tables, sink.is_cluster())
+        .into_iter()
+        .chain(durability::command(config.redis.durability))
+        .collect();
     let Some(denied) = sink.denied(&wanted).await? else {
         let fact = format!("Redis before 7.0 cannot tell what user {user:?} may do");
         return Ok(Item::new(

@@ -34,6 +34,7 @@ impl Supervisor {
         // Redis first: a walsender that is started while Redis is away would not be answered.
         let sink = pipeline.sink().await?;
         let records = sink.read_records().await?;
+        preflight::refuse_obstacles(&preflight::durability(sink, &self.config).await?)?;
         preflight::refuse_obstacles(&[preflight::permissions(sink, &self.config).await?])?;
         let budget = Arc::clone(&self.budget);
         let _hand = budget.hand.lock().await;
