@@ -98,6 +98,7 @@ pub async fn run(config: Config, key_map: KeyMap, options: RunOptions) -> Result
         mapping: Mapping::new(&config.tables),
         key_map,
         limits: config.stream.clone(),
+        margin: (config.redis.replay_margin, config.redis.replay_margin_bytes),
         errands: errand_inbox,
         repairs,
         asked,

@@ -32,6 +32,10 @@ pub struct Facts {
     pub read_fault: Option<String>,
     /// Why Redis cannot be written at the moment.
     pub redis_fault: Option<String>,
+    /// Why what Redis holds does not count as kept, though it takes what it is sent.
+    pub unkept: Option<String>,
+    /// Whether what Redis lost is being sent again.
+    pub replaying: bool,
     /// Age of the oldest commit that Redis does not hold; zero when there is none.
     pub lag: Duration,
     /// Whether the slot's position was given up and the load that has to follow has not begun.
@@ -112,6 +116,10 @@ impl Facts {
         reasons.extend(self.redis_fault.clone());
         if self.given_up {
             reasons.push(GIVEN_UP.to_owned());
+        }
+        reasons.extend(self.unkept.clone());
+        if self.replaying {
+            reasons.push("what redis lost is still being sent again".to_owned());
         }
         if self.lag > bound {
             reasons.push(format!("redis is {:.1} s behind the database", self.lag.as_secs_f64()));

@@ -68,6 +68,12 @@ pub struct SinkMetrics {
     pub operations: IntCounterVec,
     /// Plans that a fence stopped, because the key held that commit or a later one.
     pub skipped_by_fence: IntCounter,
+    /// Events that were published again, because Redis had lost the fence.
+    pub republished: IntCounter,
+    /// Times that Redis was found to lack what it held or should hold, `by` what brought it back: `replay` or `load`.
+    pub heals: IntCounterVec,
+    /// From noticing the last of these to equality.
+    pub heal_seconds: Gauge,
     /// Events that could not be applied as written.
     pub quarantined: IntCounter,
     /// Entries of the quarantine that are open.
@@ -197,6 +203,14 @@ fn sink_metrics(names: &Names<'_>) -> prometheus::Result<SinkMetrics> {
         events: names.counters("events_total", "Events by type.", &["type"])?,
         operations: names.counters("redis_operations_total", "Redis operations by outcome.", &["outcome"])?,
         skipped_by_fence: names.counter("skipped_by_fence_total", "Events that a fence had already seen.")?,
+        republished: names
+            .counter("republished_total", "Events published again because Redis had lost their fence.")?,
+        heals: names.counters(
+            "heals_total",
+            "Times that Redis was found to lack something, by what brings it back.",
+            &["by"],
+        )?,
+        heal_seconds: names.seconds("heal_seconds", "Time from noticing the last of these to equality.")?,
         quarantined: names.counter("quarantined_total", "Events that could not be applied as written.")?,
         quarantine_open: names
             .gauge("quarantine_open", "Entries of the quarantine that are not healed yet.")?,

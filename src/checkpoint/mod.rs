@@ -1,9 +1,12 @@
 //! How far Redis is, and so how far PostgreSQL may forget.
 //!
-//! The tracker turns applied flights into the position that may be acknowledged (no IO).
+//! The tracker turns applied flights into the position that Redis holds, the margin that into the one that may be
+//! acknowledged (no IO).
 
+pub mod margin;
 pub mod tracker;
 
+pub use margin::Margin;
 pub use tracker::Tracker;
 
 use crate::lsn::Lsn;

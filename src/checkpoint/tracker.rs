@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use crate::lsn::Lsn;
 
-/// Bookkeeping of four positions, each at or before the next: what may be acknowledged, what the checkpoint in
-/// Redis says, what is in Redis, what was received.
+/// Bookkeeping of three positions, each at or before the next: what the checkpoint in Redis says, what is in Redis,
+/// what was received.
 ///
 /// None of them ever goes back, not even when a new connection sends transactions again.
 /// It holds one entry for each transaction that was handed on and is not in Redis yet, so it is as bounded
@@ -84,8 +84,8 @@ impl Tracker {
         self.applied
     }
 
-    /// What may be reported to PostgreSQL as flushed: the last checkpoint that every node holds.
-    pub fn flush_lsn(&self) -> Lsn {
+    /// The last checkpoint that every node holds: the most that PostgreSQL may be told to forget.
+    pub fn stored_lsn(&self) -> Lsn {
         self.stored
     }
 }
@@ -102,9 +102,9 @@ mod tests {
         let sequence = tracker.received(Some(Lsn(20)));
         assert_eq!((tracker.received_lsn(), tracker.applied_lsn()), (Lsn(20), Lsn(10)));
         tracker.applied(sequence);
-        assert_eq!((tracker.applied_lsn(), tracker.flush_lsn()), (Lsn(20), Lsn(10)));
+        assert_eq!((tracker.applied_lsn(), tracker.stored_lsn()), (Lsn(20), Lsn(10)));
         tracker.stored(Lsn(20));
-        assert_eq!(tracker.flush_lsn(), Lsn(20));
+        assert_eq!(tracker.stored_lsn(), Lsn(20));
     }
 
     #[test]
@@ -140,7 +140,7 @@ mod tests {
         assert_eq!(tracker.applied_lsn(), Lsn(10), "a transaction is on its way");
         tracker.applied(sequence);
         tracker.keepalive(Lsn(30), true);
-        assert_eq!((tracker.applied_lsn(), tracker.flush_lsn()), (Lsn(30), Lsn(10)));
+        assert_eq!((tracker.applied_lsn(), tracker.stored_lsn()), (Lsn(30), Lsn(10)));
     }
 
     #[test]
@@ -197,11 +197,11 @@ mod tests {
                     }
                     Step::Keepalive { ahead, idle } => tracker.keepalive(Lsn(wal + ahead), idle),
                     Step::Stored(lsn) => tracker.stored(Lsn(lsn)),
-                    Step::Reconnected { back } => wal = wal.saturating_sub(back).max(tracker.flush_lsn().0),
+                    Step::Reconnected { back } => wal = wal.saturating_sub(back).max(tracker.stored_lsn().0),
                 }
-                prop_assert!(tracker.flush_lsn() <= tracker.applied_lsn());
+                prop_assert!(tracker.stored_lsn() <= tracker.applied_lsn());
                 prop_assert!(tracker.applied_lsn() <= tracker.received_lsn());
-                prop_assert!(before.flush_lsn() <= tracker.flush_lsn());
+                prop_assert!(before.stored_lsn() <= tracker.stored_lsn());
                 prop_assert!(before.applied_lsn() <= tracker.applied_lsn());
                 prop_assert!(before.received_lsn() <= tracker.received_lsn());
                 prop_assert!(unapplied.iter().all(|(_, end)| tracker.applied_lsn() < *end));

@@ -11,7 +11,7 @@ use super::truncate::{Tally, truncate};
 use super::{Look, Mark};
 use crate::balance::Truncated;
 use crate::checkpoint::Checkpoint;
-use crate::error::Result;
+use crate::error::{Fault, Result};
 use crate::keyplan::{KeyMap, KeyPlan};
 use crate::lsn::Position;
 use crate::pgoutput::PgTime;
@@ -87,6 +87,10 @@ pub struct Landed {
     pub leased: bool,
     /// The version of the quarantine that Redis holds now, where it was written.
     pub quarantine: Option<u64>,
+    /// A mark that has to wait until the records were compared.
+    pub returned: Option<Mark>,
+    /// Why the checkpoint does not count as stored though every node took it.
+    pub unkept: Option<Fault>,
 }
 
 impl Landed {
@@ -186,6 +190,7 @@ async fn fly(sink: &mut Sink, cargo: Cargo, stored: Option<Checkpoint>, key_map:
                 outcomes,
                 committed,
                 stored: flight.checkpoint.filter(|_| sink.has_stored()),
+                unkept: sink.unkept().cloned(),
                 ..Landed::default()
             })
         }
@@ -200,9 +205,10 @@ async fn fly(sink: &mut Sink, cargo: Cargo, stored: Option<Checkpoint>, key_map:
             };
             let flight =
                 Flight { plans, fencing: Fencing::Snapshot { snapshot, present }, checkpoint: stored };
-            let outcomes = sink.apply(&flight).await?;
+            let applied = sink.apply(&flight).await;
             // The reader may be gone: then nobody waits for the answer.
-            let _ = done.send(ChunkEnd::Written);
+            let _ = done.send(if applied.is_ok() { ChunkEnd::Written } else { ChunkEnd::ReadAgain });
+            let outcomes = applied?;
             // A user whose keys go was deleted in the gap.
             let changed =
                 differ.iter().zip(&outcomes).zip(&flight.plans).filter(|((differs, outcome), plan)| {
@@ -215,14 +221,11 @@ async fn fly(sink: &mut Sink, cargo: Cargo, stored: Option<Checkpoint>, key_map:
                 plans: flight.plans,
                 outcomes,
                 stored: flight.checkpoint.filter(|_| sink.has_stored()),
+                unkept: sink.unkept().cloned(),
                 ..Landed::default()
             })
         }
-        Cargo::Mark(Mark { mark, value, done }) => {
-            patiently(async || sink.write_mark(mark, value.as_deref()).await).await?;
-            let _ = done.send(());
-            Ok(Landed { loaded: mark == LoadMark::Loaded && value.is_some(), ..Landed::default() })
-        }
+        Cargo::Mark(mark) => keep(sink, mark, stored).await,
         Cargo::Asked(record) => {
             patiently(async || sink.write_mark(LoadMark::Asked, Some(&record)).await).await?;
             Ok(Landed { asked: true, ..Landed::default() })
@@ -237,4 +240,19 @@ async fn fly(sink: &mut Sink, cargo: Cargo, stored: Option<Checkpoint>, key_map:
             Ok(Landed::default())
         }
     }
+}
+
+/// Writes a mark behind a checkpoint that counts the rows which it speaks of: where a node of a cluster loses these, the
+/// mark on another must not say that they are there.
+async fn keep(sink: &mut Sink, mark: Mark, checkpoint: Option<Checkpoint>) -> Result<Landed> {
+    let flight = Flight { plans: Vec::new(), fencing: Fencing::Stream, checkpoint };
+    if sink.apply(&flight).await.is_err() || !sink.is_compared() {
+        return Ok(Landed { returned: Some(mark), ..Landed::default() });
+    }
+    let Mark { mark, value, done } = mark;
+    let (stored, unkept) = (flight.checkpoint.filter(|_| sink.has_stored()), sink.unkept().cloned());
+    patiently(async || sink.write_mark(mark, value.as_deref()).await).await?;
+    let _ = done.send(());
+    let loaded = mark == LoadMark::Loaded && value.is_some();
+    Ok(Landed { loaded, stored, unkept, ..Landed::default() })
 }

@@ -17,6 +17,7 @@ pub mod asked;
 pub mod chunks;
 mod clock;
 mod errand;
+mod heal;
 pub mod lane;
 mod lease;
 mod note;
@@ -28,10 +29,12 @@ mod truncate;
 
 pub use chunks::{Chunk, ChunkEnd};
 pub use errand::{Errand, ErrandSender, Finished, Look, Mark};
+pub use heal::{Cure, Outset};
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
@@ -93,10 +96,12 @@ pub struct Pipeline {
     present: Position,
     /// What the last session told PostgreSQL to forget.
     acknowledged: Lsn,
+    /// How long, and over how many bytes, that stays behind what Redis holds.
+    margin: (Duration, u64),
     /// Whether the rows being loaded may hold changes that the stream never carried.
     in_gap: bool,
-    /// Position of the last event of the stream that was counted.
-    noted: Position,
+    /// What Redis is known to have held.
+    known: heal::Known,
     /// When the oldest event of the flight that is out committed.
     out_since: Option<PgTime>,
     /// End of the server's WAL, as far as anyone has heard.
@@ -121,6 +126,8 @@ pub struct Parts {
     pub key_map: Arc<KeyMap>,
     /// Bounds.
     pub limits: config::Stream,
+    /// How long, and over how many bytes of WAL, the slot keeps what Redis holds already.
+    pub margin: (Duration, u64),
     /// Errands of the rest of the program.
     pub errands: mpsc::Receiver<Errand>,
     /// Users to read again.
@@ -136,7 +143,8 @@ pub struct Parts {
 impl Pipeline {
     /// A pipeline that has not seen a stream yet.
     pub fn new(parts: Parts) -> Pipeline {
-        let Parts { sink, mapping, key_map, limits, errands, repairs, asked, metrics, health } = parts;
+        let Parts { sink, mapping, key_map, limits, margin, errands, repairs, asked, metrics, health } =
+            parts;
         Pipeline {
             has_remembered: false,
             quarantine: Quarantine::new(
@@ -158,8 +166,9 @@ impl Pipeline {
             asked: Asked::new(asked),
             present: Position::default(),
             acknowledged: Lsn::ZERO,
+            margin,
             in_gap: false,
-            noted: Position::default(),
+            known: heal::Known::default(),
             out_since: None,
             metrics,
             health,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::lane::Landed;
 use super::quarantine::Incident;
 use super::truncate::Tally;
-use super::{Pipeline, REFUSED_KINDS, clock};
+use super::{Errand, Pipeline, REFUSED_KINDS, clock};
 use crate::balance::Refused;
 use crate::balance::time::commit_iso;
 use crate::keyplan::KeyPlan;
@@ -29,7 +29,9 @@ impl Pipeline {
         self.metrics.sink.unpublished.inc_by(landed.unpublished);
         if landed.loaded {
             self.note_loaded(true);
+            self.note_healed();
         }
+        self.waiting.extend(landed.returned.map(Errand::Mark));
         if landed.asked {
             self.asked.tell();
         }
@@ -42,8 +44,7 @@ impl Pipeline {
     /// An event of the stream. One in doubt is counted once, however often it is sent again.
     fn note_event(&mut self, plan: &KeyPlan, outcome: &Outcome, committed: Option<PgTime>) {
         let sink = &self.metrics.sink;
-        let sent_again = plan.position <= self.noted;
-        self.noted = self.noted.max(plan.position);
+        let sent_again = self.known.note_event(plan.position);
         let mut doubt = plan.doubt.as_ref().map(ToString::to_string);
         match outcome {
             Outcome::Skipped => sink.skipped_by_fence.inc(),
@@ -51,6 +52,7 @@ impl Pipeline {
                 sink.retyped.inc_by(applied.retyped_keys.into());
                 if let Some(event_type) = plan.event_type(applied.as_update) {
                     sink.events.with_label_values(&[event_type]).inc();
+                    sink.republished.inc_by(sent_again.into());
                 }
             }
             Outcome::Refused { reason } => doubt = Some(reason.clone()),
@@ -119,6 +121,8 @@ impl Pipeline {
         sink.retyped.inc_by(tally.retyped_keys);
         sink.quarantined.inc_by(tally.refused);
         let Some(emptied) = tally.emptied else { return };
+        let again = self.known.had(emptied.position);
+        sink.republished.inc_by(if again { tally.published } else { 0 });
         self.quarantine.heal_emptied(&emptied);
         if let Some((_, reason)) = tally.refused_users.last() {
             tracing::warn!(users = tally.refused, reason, "users of a truncated table could not be told");
@@ -144,9 +148,13 @@ impl Pipeline {
 
     /// A row whose user has no keys of its own.
     pub(super) fn note_refused(&mut self, refused: Refused) {
-        self.metrics.sink.quarantined.inc();
         let Refused { table, position, reason, commit } = refused;
-        // Of a row that was read from the database there is no commit.
+        // Of a row that was read from the database the position has no ordinal, and is no place in the stream.
+        if position.ordinal > 0 && self.known.note_refused(position) {
+            return;
+        }
+        self.metrics.sink.quarantined.inc();
+        // Nor is there a commit.
         let commit = (position.ordinal > 0).then(|| (commit.xid.0, commit_iso(commit.time).into()));
         let told = reason.to_string();
         self.quarantine.record(Incident {

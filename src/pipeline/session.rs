@@ -17,7 +17,7 @@ use super::lease::Lease;
 use super::queue::{Departure, Queue};
 use super::{Identity, Pipeline, asked, clock};
 use crate::balance::Output;
-use crate::checkpoint::{Checkpoint, Tracker};
+use crate::checkpoint::{Checkpoint, Margin, Tracker};
 use crate::error::{Error, Result};
 use crate::lsn::{Lsn, Position, Xid64};
 use crate::metrics::{count_gauge, lsn_gauge};
@@ -26,7 +26,7 @@ use crate::sink::{Sink, SinkState};
 use crate::txn::{Assembler, Transaction, Window};
 use crate::wire::{Frame, Stream};
 
-/// Shortest time between two checkpoints; a crash replays at most this much, which the fences skip.
+/// Shortest time between two checkpoints; a crash replays this much and the margin, which the fences skip.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Longest time between two checkpoints: by writing one over the last, an idle stream learns whether Redis still
@@ -60,11 +60,16 @@ pub struct Session<'p> {
     stream: Stream,
     assembler: Assembler,
     tracker: Tracker,
+    margin: Margin,
+    /// When the session began: what the margin counts from.
+    began: Instant,
     queue: Queue,
     /// End of WAL as the server last said; what lag in bytes is measured against.
     server_end: Lsn,
     /// When the last checkpoint left; `None`: the next is due at once.
     checkpointed: Option<Instant>,
+    /// Whether the last one that was tried does not count as stored, so that there is no haste with the next.
+    unkept: bool,
     /// The last window that is wholly in Redis once the flight that is out has landed.
     out_completes: Option<u64>,
     identity: Identity,
@@ -97,9 +102,12 @@ impl<'p> Session<'p> {
         Session {
             assembler: Assembler::new(window, xid, &asked::prefix(&identity.slot)),
             tracker: Tracker::new(from),
+            margin: Margin::new(from, pipeline.margin.0, pipeline.margin.1),
+            began: Instant::now(),
             queue: Queue::default(),
             server_end: from,
             checkpointed: Some(Instant::now()),
+            unkept: false,
             out_completes: None,
             identity,
             heard: Instant::now(),
@@ -133,7 +141,10 @@ impl<'p> Session<'p> {
                 biased;
                 Ok(_) = signals.stop.wait_for(|stop| *stop) => break,
                 fault = &mut signals.server => return Err(fault),
-                landed = self.pipeline.lane.landed() => self.land(landed?),
+                landed = self.pipeline.lane.landed() => {
+                    self.land(landed?);
+                    self.refuse_uncompared()?;
+                }
                 // Before the stream, which may always have something: these are rare and bounded.
                 _ = status.tick() => self.tell_status(reading)?,
                 // An idle server says where its WAL ends only when it is asked.
@@ -200,7 +211,9 @@ impl<'p> Session<'p> {
                 Output::Refused(refused) => self.pipeline.note_refused(refused),
             }
         }
-        for message in &window.messages {
+        // What every node holds already was asked before: it may be done.
+        let is_new = window.commit.commit_lsn >= self.pipeline.known.held();
+        for message in window.messages.iter().filter(|_| is_new) {
             if let Some(record) = self.pipeline.asked.take(message, window.commit.commit_lsn) {
                 self.queue.push_asked(record);
             }
@@ -235,6 +248,8 @@ impl<'p> Session<'p> {
 
     /// A checkpoint that Redis does not take is tried again after the interval, not at once.
     fn depart(&mut self, cargo: Cargo, checkpoint: Option<Checkpoint>) {
+        let is_mark = matches!(cargo, Cargo::Mark(_));
+        let checkpoint = checkpoint.or_else(|| is_mark.then(|| self.checkpoint()));
         if checkpoint.is_some() {
             self.checkpointed = Some(Instant::now());
         }
@@ -248,10 +263,15 @@ impl<'p> Session<'p> {
             return None;
         }
         let applied = self.tracker.applied_lsn();
-        let is_new = applied > self.tracker.flush_lsn();
+        let is_new = applied > self.tracker.stored_lsn() && !self.unkept;
         let interval = if is_new { CHECKPOINT_INTERVAL } else { HEARTBEAT_INTERVAL };
         let due = self.checkpointed.is_none_or(|at| at.elapsed() >= interval) || self.lease.is_due();
-        due.then(|| self.identity.checkpoint(applied))
+        due.then(|| self.checkpoint())
+    }
+
+    /// Never behind what every node held before the session: that is sent again, and still there.
+    fn checkpoint(&self) -> Checkpoint {
+        self.identity.checkpoint(self.tracker.applied_lsn().max(self.pipeline.known.held()))
     }
 
     fn land(&mut self, landed: Landed) {
@@ -260,18 +280,30 @@ impl<'p> Session<'p> {
         }
         if let Some(checkpoint) = &landed.stored {
             self.tracker.stored(checkpoint.applied);
+            self.margin.stored(self.tracker.stored_lsn(), self.began.elapsed());
+            self.pipeline.note_stored(checkpoint);
             self.queue_status(false);
+        }
+        if landed.stored.is_some() || landed.unkept.is_some() {
+            self.unkept = landed.unkept.is_some();
+            self.pipeline.note_kept(landed.unkept.as_ref());
         }
         self.pipeline.pass(&landed);
         self.lease.note(&landed.committed);
         if landed.is_doubtful() {
             // No checkpoint may leave before it is recorded.
             self.pipeline.note_landed(landed);
-            return self.launch();
+            if !self.must_compare() {
+                self.launch();
+            }
+            return self.pipeline.note_applied(self.tracker.applied_lsn());
         }
         // Redis works on the next flight while this one is counted.
-        self.launch();
+        if !self.must_compare() {
+            self.launch();
+        }
         self.pipeline.note_landed(landed);
+        self.pipeline.note_applied(self.tracker.applied_lsn());
     }
 
     /// The regular status update.
@@ -292,7 +324,7 @@ impl<'p> Session<'p> {
     }
 
     fn queue_status(&mut self, reply_requested: bool) {
-        let flushed = self.tracker.flush_lsn();
+        let flushed = self.margin.acknowledgeable(self.began.elapsed());
         self.pipeline.acknowledged = flushed;
         self.stream.queue_status(self.tracker.received_lsn(), flushed, reply_requested);
     }
@@ -310,10 +342,12 @@ impl<'p> Session<'p> {
             if applied > std::mem::replace(&mut checkpointed, applied) {
                 self.checkpointed = None;
             }
-            self.launch();
+            if !self.must_compare() {
+                self.launch();
+            }
             let resting = self.pipeline.lane.is_idle();
             let is_kept = !self.pipeline.quarantine.is_dirty();
-            if resting && is_kept && self.tracker.applied_lsn() <= self.tracker.flush_lsn() {
+            if resting && is_kept && self.tracker.applied_lsn() <= self.tracker.stored_lsn() {
                 break;
             }
             if resting && self.must_compare() {
@@ -347,18 +381,25 @@ impl<'p> Session<'p> {
     /// A Redis node was connected again, or lost its checkpoint: what it remembers has to be compared before the
     /// stream goes on.
     fn report(&mut self) -> Result<()> {
+        self.pipeline.note_applied(self.tracker.applied_lsn());
         let metrics = &self.pipeline.metrics.stream;
-        let applied = self.tracker.applied_lsn();
+        // What every node holds is no lag, though it is sent again.
+        let replays = self.tracker.applied_lsn() < self.pipeline.known.held();
+        let applied = self.tracker.applied_lsn().max(self.pipeline.known.held());
         lsn_gauge(&metrics.received_lsn, self.tracker.received_lsn());
         lsn_gauge(&metrics.applied_lsn, applied);
-        lsn_gauge(&metrics.confirmed_lsn, self.tracker.flush_lsn());
+        lsn_gauge(&metrics.confirmed_lsn, self.pipeline.acknowledged);
         let told = Lsn(self.pipeline.server_end.load(Ordering::Relaxed));
         count_gauge(&metrics.lag_bytes, self.server_end.max(told).bytes_since(applied));
-        let oldest = self.pipeline.out_since.or(self.queue.oldest_commit());
+        let oldest = self.pipeline.out_since.or(self.queue.oldest_commit()).filter(|_| !replays);
         let lag = oldest.map_or(Duration::ZERO, clock::since);
         metrics.lag_seconds.set(lag.as_secs_f64());
         self.pipeline.health.tell(|facts| facts.lag = lag);
         self.pipeline.note_gaps();
+        self.refuse_uncompared()
+    }
+
+    fn refuse_uncompared(&self) -> Result<()> {
         match self.must_compare() {
             true => {
                 Err(Error::transient("a redis node may have lost what it held: its records are compared", ""))

@@ -206,9 +206,10 @@ impl Supervisor {
         pipeline.note_compared();
         pipeline.remember_asked(records.asked.as_deref(), records.resync);
         pipeline.remember_quarantine(records.quarantine.as_deref(), server.wal_end);
-        let nodes = records.nodes.into_iter();
+        let reached = pipeline.reached(&server.system_id, server.timeline);
         let redis = RedisSide {
-            checkpoints: nodes.map(|node| node.checkpoint.filter(|_| node.proves)).collect(),
+            reached: reached.max(start::furthest(server, &records.nodes)),
+            checkpoints: records.nodes.into_iter().map(|n| n.checkpoint.filter(|_| n.proves)).collect(),
             loaded: records.loaded.is_some(),
             published: records
                 .loaded
@@ -217,10 +218,11 @@ impl Supervisor {
                 .and_then(|mark| cursor::recorded(mark)),
             epoch: records.epoch,
         };
-        let Start { epoch, load: reason } =
+        let Start { epoch, load: reason, outset } =
             start::decide(server, &redis, self.trust_redis && !self.has_streamed);
         let sink = pipeline.sink().await?;
         sink.write_epoch(epoch).await?;
+        pipeline.set_out(outset);
         pipeline.note_loaded(reason.is_none());
         // From here on the load that follows is the reason not to be ready.
         pipeline.health().tell(|facts| facts.given_up = false);

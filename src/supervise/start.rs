@@ -2,7 +2,8 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::lsn::Lsn;
-use crate::sink::FIRST_EPOCH;
+use crate::pipeline::{Cure, Outset};
+use crate::sink::{FIRST_EPOCH, NodeRecord};
 
 /// What the slot and the server say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,8 +23,11 @@ pub struct ServerSide {
 /// What the Redis nodes say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedisSide {
-    /// The checkpoint of each node; `None` where it has none.
+    /// The checkpoint of each node; `None` where it has none, or one that proves nothing.
     pub checkpoints: Vec<Option<Checkpoint>>,
+    /// The furthest position up to which all nodes held everything once, in this history, as any node or this process
+    /// knows it.
+    pub reached: Option<Lsn>,
     /// Whether the marker of a finished load for this slot is there.
     pub loaded: bool,
     /// The mark of the publication under which the users were loaded, where it is known.
@@ -46,6 +50,8 @@ pub struct Start {
     pub epoch: u32,
     /// Why the users have to be loaded; `None`: Redis holds them.
     pub load: Option<LoadReason>,
+    /// What the session is told.
+    pub outset: Outset,
 }
 
 /// Why the users have to be loaded.
@@ -53,7 +59,7 @@ pub struct Start {
 pub enum LoadReason {
     /// Redis has no marker of a finished load: the first start, or an interrupted one, which goes on.
     NeverLoaded,
-    /// A node has no checkpoint: it was emptied or is new.
+    /// A node has no checkpoint, or an older one than the slot goes back to: it was emptied, is new, or lost too much.
     NodeForgot,
     /// The slot was made or moved past what Redis holds: changes in between are not in the stream.
     Gap,
@@ -73,7 +79,9 @@ impl LoadReason {
     pub fn describe(self) -> &'static str {
         match self {
             LoadReason::NeverLoaded => "redis has no marker of a finished load",
-            LoadReason::NodeForgot => "a redis node holds no checkpoint",
+            LoadReason::NodeForgot => {
+                "a redis node lost what it held, and the slot does not go back that far"
+            }
             LoadReason::Gap => {
                 "the slot stands past the last checkpoint, so changes between them are not in the stream"
             }
@@ -83,10 +91,18 @@ impl LoadReason {
     }
 }
 
+/// The furthest checkpoint of this history that any node has, whatever it proves of the node.
+pub fn furthest(server: &ServerSide, nodes: &[NodeRecord]) -> Option<Lsn> {
+    let checkpoints = nodes.iter().filter_map(|node| node.checkpoint.as_ref());
+    let of_this = checkpoints.filter(|c| c.system_id == server.system_id && c.timeline == server.timeline);
+    of_this.map(|c| c.applied).max()
+}
+
 /// Compares the two sides.
 ///
 /// The stream begins at the slot's `confirmed_flush`, whatever position is asked for (an older one is silently
-/// fast-forwarded), so a gap has to be seen here. A checkpoint past it is no harm: the fences skip.
+/// fast-forwarded), so a gap has to be seen here. It stays a margin behind what Redis held: a node that lost no more than
+/// that gets it again from the stream, and the fences of the others skip it.
 pub fn decide(server: &ServerSide, redis: &RedisSide, trust_redis: bool) -> Start {
     let known: Vec<&Checkpoint> = redis.checkpoints.iter().flatten().collect();
     // A copy of the server's files that was put back has the same name and timeline, and less WAL.
@@ -95,13 +111,20 @@ pub fn decide(server: &ServerSide, redis: &RedisSide, trust_redis: bool) -> Star
     });
     let republished = redis.published.as_ref().is_some_and(|published| *published != server.published);
     let applied = known.iter().map(|c| c.applied).min();
+    let anew = !same_history || redis.reached > Some(server.wal_end);
+    let reached = redis.reached.filter(|_| !anew);
+    let reached = reached.max(known.iter().map(|c| c.applied).max()).unwrap_or_default();
     let load = match applied {
         _ if !same_history => Some(LoadReason::OtherHistory),
         _ if trust_redis && !redis.loaded => None,
         // Before "never loaded": what an unfinished load has reached is no longer true either.
-        Some(applied) if applied < server.confirmed_flush => Some(LoadReason::Gap),
+        Some(_) if reached < server.confirmed_flush => Some(LoadReason::Gap),
         Some(_) if republished => Some(LoadReason::Republished),
-        Some(_) if !redis.forgot_nothing() => Some(LoadReason::NodeForgot),
+        Some(applied) if applied < server.confirmed_flush || !redis.forgot_nothing() => {
+            Some(LoadReason::NodeForgot)
+        }
+        // What this process had written is gone: that is no first start.
+        None if redis.reached.is_some() => Some(LoadReason::NodeForgot),
         _ if !redis.loaded => Some(LoadReason::NeverLoaded),
         None => Some(LoadReason::NodeForgot),
         Some(_) => None,
@@ -114,7 +137,15 @@ pub fn decide(server: &ServerSide, redis: &RedisSide, trust_redis: bool) -> Star
         // Nobody says any more of which history the fences are that may still be there.
         Some(epoch) => epoch.saturating_add(1),
     };
-    Start { epoch, load }
+    let goes_on = matches!(load, None | Some(LoadReason::NeverLoaded)) && redis.forgot_nothing();
+    let held = applied.filter(|_| goes_on).unwrap_or_default().max(server.confirmed_flush);
+    let cure = match load {
+        None if held < reached => Some(Cure::Replay),
+        None | Some(LoadReason::NeverLoaded) => None,
+        Some(_) => Some(Cure::Load),
+    };
+    let reached = if anew { Lsn::ZERO } else { reached };
+    Start { epoch, load, outset: Outset { held, reached, anew, cure } }
 }
 
 #[cfg(test)]
@@ -141,13 +172,13 @@ mod tests {
     }
 
     fn redis(checkpoints: Vec<Option<Checkpoint>>, loaded: bool) -> RedisSide {
-        RedisSide { checkpoints, loaded, published: None, epoch: loaded.then_some(3) }
+        RedisSide { checkpoints, reached: None, loaded, published: None, epoch: loaded.then_some(3) }
     }
 
     #[test]
     fn the_first_start_loads() {
         let start = decide(&server(100), &redis(vec![None], false), false);
-        assert_eq!(start, Start { epoch: 1, load: Some(LoadReason::NeverLoaded) });
+        assert_eq!((start.epoch, start.load, start.outset.cure), (1, Some(LoadReason::NeverLoaded), None));
     }
 
     #[test]
@@ -159,13 +190,36 @@ mod tests {
     #[test]
     fn a_restart_goes_on_without_a_load() {
         let start = decide(&server(100), &redis(vec![at(130), at(120)], true), false);
-        assert_eq!(start, Start { epoch: 3, load: None });
+        assert_eq!((start.epoch, start.load), (3, None));
+        assert_eq!((start.outset.held, start.outset.reached), (Lsn(120), Lsn(130)));
     }
 
     #[test]
-    fn a_slot_past_the_slowest_checkpoint_is_a_gap() {
-        let start = decide(&server(121), &redis(vec![at(130), at(120)], true), false);
-        assert_eq!(start, Start { epoch: 3, load: Some(LoadReason::Gap) });
+    fn a_slot_past_every_checkpoint_is_a_gap() {
+        let start = decide(&server(131), &redis(vec![at(130), at(120)], true), false);
+        assert_eq!((start.epoch, start.load), (3, Some(LoadReason::Gap)));
+        assert_eq!((start.outset.held, start.outset.cure), (Lsn(131), Some(Cure::Load)));
+    }
+
+    #[test]
+    fn a_node_that_lost_no_more_than_the_slot_has_gets_it_again() {
+        let start = decide(&server(100), &redis(vec![at(130), at(110)], true), false);
+        let outset = Outset { held: Lsn(110), reached: Lsn(130), anew: false, cure: Some(Cure::Replay) };
+        assert_eq!(start, Start { epoch: 3, load: None, outset });
+        let mut alone = redis(vec![at(110)], true);
+        alone.reached = Some(Lsn(130));
+        assert_eq!(decide(&server(100), &alone, false).outset, outset, "only this process knows");
+    }
+
+    #[test]
+    fn a_node_that_lost_more_than_the_slot_has_means_loading_again_and_is_no_gap() {
+        let mut alone = redis(vec![at(90)], true);
+        alone.reached = Some(Lsn(130));
+        for redis in [alone, redis(vec![at(130), at(90)], true)] {
+            let start = decide(&server(100), &redis, false);
+            assert_eq!((start.epoch, start.load), (3, Some(LoadReason::NodeForgot)));
+            assert_eq!((start.outset.held, start.outset.cure), (Lsn(100), Some(Cure::Load)));
+        }
     }
 
     #[test]
@@ -183,7 +237,8 @@ mod tests {
         let mut restored = server(100);
         restored.wal_end = Lsn(129);
         let start = decide(&restored, &redis(vec![at(130)], true), false);
-        assert_eq!(start, Start { epoch: 4, load: Some(LoadReason::OtherHistory) });
+        assert_eq!((start.epoch, start.load), (4, Some(LoadReason::OtherHistory)));
+        assert!(start.outset.anew && start.outset.reached == Lsn::ZERO);
     }
 
     #[test]
@@ -192,6 +247,9 @@ mod tests {
             let start = decide(&server(100), &redis(nodes, true), false);
             assert_eq!(start.load, Some(LoadReason::NodeForgot));
         }
+        let mut wiped = redis(vec![None], false);
+        wiped.reached = Some(Lsn(130));
+        assert_eq!(decide(&server(100), &wiped, false).load, Some(LoadReason::NodeForgot));
     }
 
     #[test]
@@ -199,7 +257,7 @@ mod tests {
         let epoch = |nodes: Vec<_>, epoch| {
             decide(
                 &server(100),
-                &RedisSide { checkpoints: nodes, loaded: false, published: None, epoch },
+                &RedisSide { checkpoints: nodes, reached: None, loaded: false, published: None, epoch },
                 false,
             )
             .epoch
@@ -214,7 +272,8 @@ mod tests {
         let reason = |nodes| decide(&server(100), &redis(nodes, false), false).load;
         assert_eq!(reason(vec![at(130), at(120)]), Some(LoadReason::NeverLoaded));
         assert_eq!(reason(vec![at(130), None]), Some(LoadReason::NodeForgot));
-        assert_eq!(reason(vec![at(130), at(90)]), Some(LoadReason::Gap));
+        assert_eq!(reason(vec![at(130), at(90)]), Some(LoadReason::NodeForgot));
+        assert_eq!(reason(vec![at(95), at(90)]), Some(LoadReason::Gap));
     }
 
     #[test]
@@ -223,7 +282,7 @@ mod tests {
         promoted.timeline = 2;
         for trust in [false, true] {
             let start = decide(&promoted, &redis(vec![at(130)], true), trust);
-            assert_eq!(start, Start { epoch: 4, load: Some(LoadReason::OtherHistory) });
+            assert_eq!((start.epoch, start.load), (4, Some(LoadReason::OtherHistory)));
         }
     }
 }

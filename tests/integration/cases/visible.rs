@@ -3,7 +3,7 @@
 use crate::harness::{Mode, On, Setup, World, eventually};
 
 /// CONTRACT section 7.
-const METRICS: [&str; 24] = [
+const METRICS: [&str; 26] = [
     "lockstep_replication_lag_bytes",
     "lockstep_replication_lag_seconds",
     "lockstep_received_lsn",
@@ -12,6 +12,8 @@ const METRICS: [&str; 24] = [
     "lockstep_events_total{type=\"balance_change\"}",
     "lockstep_redis_operations_total{outcome=\"ok\"}",
     "lockstep_skipped_by_fence_total",
+    "lockstep_republished_total",
+    "lockstep_heal_seconds",
     "lockstep_quarantined_total",
     "lockstep_healed_total",
     "lockstep_unpublished_total",

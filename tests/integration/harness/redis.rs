@@ -147,6 +147,17 @@ impl Redis {
         .await;
     }
 
+    /// A replica that learns nothing more from its master: it is refused there until it is promoted.
+    pub async fn lag_behind(&self) {
+        self.call(&["CONFIG", "SET", "masterauth", "unknown-to-the-master"]).await;
+        self.call(&["CLIENT", "KILL", "TYPE", "master"]).await;
+        eventually("the link to the master is down", async || {
+            let info = self.call(&["INFO", "replication"]).await.text()?;
+            info.contains("master_link_status:down").then_some(())
+        })
+        .await;
+    }
+
     /// Freezes it: connections stay open and nothing answers.
     pub fn pause(&self) {
         self.signal("STOP");

@@ -1,0 +1,177 @@
+//! What Redis is known to have held, and how what it lost of that comes back.
+
+use std::time::Instant;
+
+use super::Pipeline;
+use crate::checkpoint::Checkpoint;
+use crate::error::Fault;
+use crate::lsn::{Lsn, Position};
+
+/// What a session begins with, as the comparison of both sides told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Outset {
+    /// Every node holds everything before it, however far back the stream begins.
+    pub held: Lsn,
+    /// Some node held everything before it, once.
+    pub reached: Lsn,
+    /// Whether another history of the database begins, in which positions mean something else.
+    pub anew: bool,
+    /// How what was lost comes back; `None`: nothing is known to be lost, or a running load goes on.
+    pub cure: Option<Cure>,
+}
+
+/// How Redis gets back what it lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cure {
+    /// The slot still has all of it: it is sent again.
+    Replay,
+    /// All users are read from the database.
+    Load,
+}
+
+impl Cure {
+    /// The label of the counter.
+    fn label(self) -> &'static str {
+        match self {
+            Cure::Replay => "replay",
+            Cure::Load => "load",
+        }
+    }
+}
+
+/// What this process knows beside the records in Redis.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// The furthest checkpoint that every node took.
+    stored: Option<Checkpoint>,
+    outset: Outset,
+    /// Position of the last event of the stream that was counted.
+    noted: Position,
+    /// The last row that touches no key and was counted, now and before this session.
+    refused: Position,
+    refused_before: Position,
+    /// Since when what was lost is coming back.
+    healing: Option<(Cure, Instant)>,
+}
+
+impl Known {
+    /// Every node holds everything before it.
+    pub(super) fn held(&self) -> Lsn {
+        self.outset.held
+    }
+
+    /// Notes an event; whether it was in Redis before, as far as anybody knows.
+    pub(super) fn note_event(&mut self, position: Position) -> bool {
+        let again = self.had(position);
+        self.noted = self.noted.max(position);
+        again
+    }
+
+    /// Whether an event there was in Redis before, as far as anybody knows.
+    pub(super) fn had(&self, position: Position) -> bool {
+        position <= self.noted || position.commit_lsn < self.outset.reached
+    }
+
+    /// Notes a row that touches no key; whether it was counted in an earlier session.
+    pub(super) fn note_refused(&mut self, position: Position) -> bool {
+        self.refused = self.refused.max(position);
+        position <= self.refused_before
+    }
+}
+
+impl Pipeline {
+    /// Up to where this process had every node hold everything, in this history of this server.
+    pub fn reached(&self, system_id: &str, timeline: u32) -> Option<Lsn> {
+        let stored = self.known.stored.as_ref();
+        let stored = stored.filter(|stored| stored.system_id == system_id && stored.timeline == timeline);
+        stored.map(|stored| stored.applied)
+    }
+
+    /// A session begins.
+    pub fn set_out(&mut self, outset: Outset) {
+        if outset.anew {
+            self.known = Known::default();
+        }
+        self.known.refused_before = self.known.refused;
+        self.known.outset = outset;
+        if let Some(cure) = outset.cure {
+            let since = self.known.healing.map_or_else(Instant::now, |(_, since)| since);
+            let before = self.known.healing.replace((cure, since)).map(|(cure, _)| cure);
+            if before != Some(cure) {
+                self.metrics.sink.heals.with_label_values(&[cure.label()]).inc();
+                let Outset { held, reached, .. } = outset;
+                tracing::warn!(%held, %reached, by = cure.label(), "redis lacks what it held or should hold");
+            }
+        }
+        self.tell_replaying();
+    }
+
+    /// Every node took a checkpoint.
+    pub(super) fn note_stored(&mut self, checkpoint: &Checkpoint) {
+        let is_further = |stored: &Checkpoint| checkpoint.applied > stored.applied;
+        if self.known.stored.as_ref().is_none_or(is_further) {
+            self.known.stored = Some(checkpoint.clone());
+        }
+    }
+
+    /// Everything before `applied` is in Redis.
+    pub(super) fn note_applied(&mut self, applied: Lsn) {
+        let lost_until = self.known.outset.reached.max(self.known.noted.commit_lsn);
+        if matches!(self.known.healing, Some((Cure::Replay, _))) && applied >= lost_until {
+            self.note_healed();
+        }
+    }
+
+    /// Redis holds again all that it lacked.
+    pub(super) fn note_healed(&mut self) {
+        let Some((cure, since)) = self.known.healing.take() else { return };
+        let seconds = since.elapsed().as_secs_f64();
+        self.metrics.sink.heal_seconds.set(seconds);
+        tracing::info!(seconds, by = cure.label(), "redis holds again what it lacked");
+        self.tell_replaying();
+    }
+
+    /// Whether the last checkpoint is kept as it is to be kept; logged when it is new.
+    pub(super) fn note_kept(&self, unkept: Option<&Fault>) {
+        let told = unkept.map(ToString::to_string);
+        let before = self.health.facts().unkept;
+        match (&told, &before) {
+            (Some(fault), None) => {
+                tracing::warn!(fault, "the slot keeps its position until redis keeps what it holds")
+            }
+            (None, Some(_)) => tracing::info!("redis keeps what it holds again"),
+            _ => {}
+        }
+        self.health.tell(|facts| facts.unkept = told);
+    }
+
+    fn tell_replaying(&self) {
+        let replaying = matches!(self.known.healing, Some((Cure::Replay, _)));
+        self.health.tell(|facts| facts.replaying = replaying);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_was_there_before_if_it_was_counted_or_lies_before_a_checkpoint() {
+        let at = |lsn, ordinal| Position { commit_lsn: Lsn(lsn), ordinal };
+        let outset = Outset { reached: Lsn(100), ..Outset::default() };
+        let mut known = Known { outset, ..Known::default() };
+        assert!(known.note_event(at(99, 1)));
+        assert!(!known.note_event(at(100, 1)), "the checkpoint is the end of what was before it");
+        assert!(known.note_event(at(100, 1)));
+        assert!(!known.note_event(at(100, 2)));
+    }
+
+    #[test]
+    fn a_row_that_touches_no_key_is_counted_once() {
+        let at = |lsn| Position { commit_lsn: Lsn(lsn), ordinal: 1 };
+        let mut known = Known::default();
+        assert!(!known.note_refused(at(5)) && !known.note_refused(at(4)), "in any order");
+        known.refused_before = known.refused;
+        assert!(known.note_refused(at(4)) && !known.note_refused(at(6)));
+    }
+}

@@ -1,0 +1,99 @@
+//! `redis.durability`: what must hold of what was written before PostgreSQL may forget it.
+
+use super::redis_forgets::with_users;
+use crate::harness::redis::readme_user;
+use crate::harness::subscriber::lsn;
+use crate::harness::{On, Redis, RedisOptions, Setup, World, eventually};
+
+/// A world that asks for more, and logs in as the user that the README lists with one more right.
+async fn asking_for(durability: &str, right: &str, append_only: bool) -> World {
+    let mut setup = Setup::on(On::Single);
+    setup.redis.append_only = append_only;
+    let rules = format!("{} {right}", readme_user());
+    setup.redis.acl = vec!["default on nopass ~* &* +@all".into(), rules];
+    let world = World::set_up(setup).await;
+    let margin = "replay_margin = \"0s\"";
+    let asked = format!("[redis]\ndurability = \"{durability}\"\n{margin}");
+    let configuration = world.lockstep.configuration().replace("[redis]", &asked);
+    world.lockstep.configure(&configuration.replace("://127", "://lockstep:PASSWORD@127"));
+    world.lockstep.init().await;
+    world
+}
+
+async fn confirmed_flush(world: &World) -> u64 {
+    let confirmed = world.postgres.value("SELECT confirmed_flush_lsn FROM pg_replication_slots").await;
+    confirmed.as_deref().and_then(lsn).expect("a position")
+}
+
+async fn end_of_wal(world: &World) -> u64 {
+    world.postgres.value("SELECT pg_current_wal_lsn()").await.as_deref().and_then(lsn).expect("a position")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_slot_keeps_its_position_until_a_replica_holds_what_was_written() {
+    let world = asking_for("replicated(1)", "+wait", false).await;
+    let replica = Redis::start(RedisOptions::default()).await;
+    replica.follow(world.store.single()).await;
+    world.lockstep.run().await;
+    with_users(&world).await;
+    let forgotten = async |end: u64| {
+        eventually("it is forgotten", async || (confirmed_flush(&world).await >= end).then_some(())).await;
+    };
+    forgotten(end_of_wal(&world).await).await;
+    replica.pause();
+    world.credit(7, "1").await;
+    let end = end_of_wal(&world).await;
+    world.lockstep.is_not_ready_because("0 replicas that hold what was written, not 1").await;
+    world.caught_up().await;
+    assert_eq!(
+        world.store.get("user_balance:live:7").await.as_deref(),
+        Some("1001"),
+        "it is written all the same"
+    );
+    assert!(confirmed_flush(&world).await < end);
+    replica.resume();
+    world.lockstep.wait_ready().await;
+    forgotten(end).await;
+    world.lockstep.sigterm().await;
+    assert_eq!(world.store.call("", &["ACL", "LOG"]).await.items().len(), 0, "nothing was denied");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_that_durability_takes_is_asked_for() {
+    let world = asking_for("replicated(1)", "", false).await;
+    let ended = world.lockstep.finish(&["run"]).await;
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains("may not: WAIT"), "{ended:?}");
+}
+
+/// The distribution's Redis is older than 7.2; with a newer one the same test sees to it that the disk is waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn fsynced_waits_for_the_disk_or_is_refused_with_the_cure() {
+    let world = asking_for("fsynced", "", true).await;
+    let info = world.store.call("", &["INFO", "server"]).await.text().expect("a text");
+    let is_older = ["redis_version:6.", "redis_version:7.0."].iter().any(|version| info.contains(version));
+    if is_older {
+        return is_refused(&world, "does not know WAITAOF: run Redis 7.2 or newer, or set").await;
+    }
+    world.store.call("", &["CONFIG", "SET", "appendonly", "no"]).await;
+    is_refused(&world, "appendonly is off: run CONFIG SET appendonly yes").await;
+    world.store.call("", &["CONFIG", "SET", "appendonly", "yes"]).await;
+    world.store.call("", &["ACL", "SETUSER", "lockstep", "+waitaof"]).await;
+    world.lockstep.run().await;
+    with_users(&world).await;
+    let end = end_of_wal(&world).await;
+    eventually("it is forgotten", async || (confirmed_flush(&world).await >= end).then_some(())).await;
+    let asked = world.store.call("", &["INFO", "commandstats"]).await.text().expect("a text");
+    assert!(asked.contains("cmdstat_waitaof:"), "{asked}");
+    world.lockstep.sigterm().await;
+    assert_eq!(world.store.call("", &["ACL", "LOG"]).await.items().len(), 0, "nothing was denied");
+}
+
+async fn is_refused(world: &World, because: &str) {
+    for (command, code) in [("check", 3), ("run", 1)] {
+        let ended = world.lockstep.finish(&[command]).await;
+        let said = format!("{}{}", ended.stdout, ended.stderr);
+        assert_eq!(ended.code, Some(code), "{said}");
+        assert!(said.contains(because), "{said}");
+    }
+}
