@@ -139,8 +139,7 @@ impl Sink {
     /// One try at all that is still to be done.
     async fn attempt(&mut self, flight: &Flight, run: &mut Option<Run>) -> Result<Attempt, Trouble> {
         self.lanes.connect_all().await?;
-        if !self.is_compared() && !self.kept.nothing() {
-            self.is_readable().await?;
+        if !self.is_compared() && !self.kept.nothing() && !self.lost_nothing().await? {
             return Ok(Attempt::Uncompared);
         }
         self.derived.ready(&mut self.lanes).await?;

@@ -114,10 +114,10 @@ pub struct Applied {
 /// Whether Redis takes what it is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SinkState {
-    /// Every node answers. The number grows with every reconnect, every change of the masters and every loss of
-    /// a checkpoint: where it is not the one [compared](Sink::compared), the nodes' records are to be compared again.
+    /// Every node answers. The number grows with every change of the masters, every loss of a checkpoint, and every
+    /// reconnect that does not lead to the same process with all it held: where it is not the one [compared](Sink::compared), the nodes' records are to be compared again.
     Connected {
-        /// Connections made, changes of the masters and losses noticed so far.
+        /// Such events so far.
         generation: u64,
     },
     /// A flight waits for this fault to pass.
@@ -144,8 +144,10 @@ pub struct Sink {
     derived: derived::Derived,
     /// `None`: neither Redis nor this process has one yet.
     epoch: Option<u32>,
-    /// The doubts up to which the records were read.
+    /// The generation up to which the records were read.
     compared: u64,
+    /// Doubts that came to nothing.
+    forgiven: u64,
     /// What each node keeps, by the key of its checkpoint.
     kept: keep::Kept,
     /// The quarantine as it was read or written last.
@@ -193,6 +195,7 @@ impl Sink {
             derived: derived::Derived::new(options.derived_prefixes, options.metrics.clone()),
             epoch: None,
             compared: 0,
+            forgiven: 0,
             kept: keep::Kept::default(),
             quarantined: None,
             token: None,
@@ -218,11 +221,16 @@ impl Sink {
         self.compared
     }
 
+    /// What [`SinkState::Connected`] counts.
+    fn generation(&self) -> u64 {
+        self.lanes.doubts() - self.forgiven
+    }
+
     /// Whether the records were read over the present connections, so that a checkpoint may be written.
     ///
     /// A node that came back empty must not get one before: it would pass for one that forgot nothing.
     pub fn is_compared(&self) -> bool {
-        self.lanes.doubts() == self.compared
+        self.generation() == self.compared
     }
 
     /// Nothing may be written before the records are compared: what a node lost is sent again, and the fences would

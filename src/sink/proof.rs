@@ -19,6 +19,11 @@ pub(super) struct Life {
 }
 
 impl Life {
+    /// Whether both are the same process under the same history.
+    pub(super) fn goes_on_as(&self, now: &Life) -> bool {
+        !self.run.is_empty() && self == now
+    }
+
     /// From `INFO SERVER` and `INFO REPLICATION`.
     pub(super) fn read(server: &Reply, replication: &Reply) -> Life {
         let field = |info, name| info_field(info, name).unwrap_or_default().to_owned();

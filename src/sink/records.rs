@@ -99,7 +99,7 @@ impl Sink {
             self.lanes.recover(&trouble).await;
             return Err(self.lanes.leaderless().cloned().unwrap_or_else(|| trouble.into()));
         }
-        let doubts = self.lanes.doubts();
+        let generation = self.generation();
         let (nodes, mut epochs) = self.read_checkpoints().await?;
         epochs.push(self.epoch);
         epochs.push(self.read_text(EPOCH_KEY.to_owned()).await?.and_then(|text| text.parse().ok()));
@@ -113,7 +113,7 @@ impl Sink {
             resync: self.read_text(LoadMark::Resync.key(&self.slot)).await?,
             epoch: epochs.into_iter().flatten().max(),
         };
-        self.compared = doubts;
+        self.compared = generation;
         self.report_connected();
         Ok(records)
     }

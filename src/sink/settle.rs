@@ -81,7 +81,7 @@ impl Sink {
     }
 
     pub(super) fn report_connected(&self) {
-        let now = SinkState::Connected { generation: self.lanes.doubts() };
+        let now = SinkState::Connected { generation: self.generation() };
         self.state.send_if_modified(|state| {
             let changed = *state != now;
             if changed {

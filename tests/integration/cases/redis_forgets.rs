@@ -17,8 +17,17 @@ pub async fn with_users(world: &World) {
     world.eventually_equal().await;
 }
 
+/// More than a crowded machine takes from a loss to its notice.
+pub fn with_a_wide_margin(world: &World) {
+    let configuration = world.lockstep.configuration();
+    world.lockstep.configure(&configuration.replace("[redis]", "[redis]\nreplay_margin = \"5m\""));
+}
+
 async fn world_with_users(setup: Setup) -> World {
-    let world = World::running_as(setup).await;
+    let world = World::set_up(setup).await;
+    with_a_wide_margin(&world);
+    world.lockstep.init().await;
+    world.lockstep.run().await;
     with_users(&world).await;
     world
 }
@@ -222,7 +231,7 @@ async fn a_dump_that_is_older_than_the_slot_goes_back_is_loaded_over() {
     let mut setup = Setup::on(On::Single);
     setup.config = "[stream]\nstatus_interval = \"100ms\"".into();
     let world = world_with_users(setup).await;
-    let configuration = world.lockstep.configuration().replace("[redis]", "[redis]\nreplay_margin = \"0s\"");
+    let configuration = world.lockstep.configuration().replace("= \"5m\"", "= \"0s\"");
     world.lockstep.sigterm().await;
     world.lockstep.configure(&configuration);
     world.lockstep.run().await;
@@ -268,7 +277,8 @@ async fn confirmed_flush(world: &World) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_redis_holds_stays_in_the_slot_for_the_margin_and_no_longer() {
-    let world = world_with_users(Setup::on(On::Single)).await;
+    let world = World::running(On::Single).await;
+    with_users(&world).await;
     world.credit(7, "1").await;
     all_is_recorded_on(&world, world.store.single()).await;
     let end = world.postgres.value("SELECT pg_current_wal_lsn()").await.as_deref().and_then(lsn).unwrap();

@@ -1,6 +1,6 @@
 //! A server and its replicas, all named in `redis.url`: the master is used, whoever it is.
 
-use super::redis_forgets::{USERS, all_is_recorded_on, was_replayed, with_users};
+use super::redis_forgets::{USERS, all_is_recorded_on, was_replayed, with_a_wide_margin, with_users};
 use crate::harness::{Lockstep, On, Redis, RedisOptions, Setup, Store, Subscriber, World};
 
 /// A world whose Redis has a replica; the configuration names the replica first.
@@ -10,6 +10,7 @@ async fn with_a_replica() -> (World, Redis) {
     replica.follow(world.store.single()).await;
     let urls = [replica.url(), world.store.single().url()];
     world.lockstep = Lockstep::new(&world.postgres.url(), &urls, "");
+    with_a_wide_margin(&world);
     world.lockstep.init().await;
     world.lockstep.run().await;
     with_users(&world).await;

@@ -121,6 +121,29 @@ async fn a_server_that_came_back_empty_gets_no_checkpoint_before_it_was_compared
     assert_eq!(sink.read_records().await.unwrap().nodes[0].checkpoint, Some(checkpoint(3)));
 }
 
+/// The process is the same, and so is all that it holds.
+#[tokio::test]
+async fn a_connection_that_is_cut_is_made_again_and_the_flight_goes_on() {
+    let redis = Redis::start(RedisOptions::default()).await;
+    let mut sink = connect(&[redis.url()]).await;
+    let state = sink.state();
+    let at = |at: u64| Flight {
+        checkpoint: Some(checkpoint(at)),
+        ..stream(vec![change("7", at, &at.to_string())])
+    };
+    sink.apply(&at(1)).await.unwrap();
+    let before = state.borrow().clone();
+    for round in 2..=4 {
+        redis.call(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
+        assert_eq!(sink.apply(&at(round)).await.unwrap(), [APPLIED]);
+        assert!(sink.has_stored());
+    }
+    assert_eq!(*state.borrow(), before, "there is nothing to compare");
+    redis.call(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
+    redis.call(&["FLUSHALL"]).await;
+    assert!(sink.apply(&at(5)).await.unwrap_err().is_transient());
+}
+
 #[tokio::test]
 async fn a_checkpoint_that_vanished_or_changed_is_noticed_by_the_next() {
     let redis = Redis::start(RedisOptions::default()).await;
