@@ -3,6 +3,7 @@
 mod json;
 mod key;
 mod keymap;
+mod lookup;
 mod payload;
 mod plan;
 mod template;
@@ -12,6 +13,7 @@ mod texts;
 
 pub use key::{KeyTemplate, escape_glob};
 pub use keymap::{KeyMap, MAX_WATCHED};
+pub use lookup::Timed;
 pub use texts::{Pairs, Texts};
 
 use std::time::Duration;
@@ -41,6 +43,9 @@ pub struct KeyPlan {
     pub watched: Vec<Option<Bytes>>,
     /// Whether the user was read from the database again, and not loaded for the first time.
     pub rereads: bool,
+    /// Whether it says of every mapped column what the keys hold afterwards; not where a value was not sent, or
+    /// only completed rows came.
+    pub whole: bool,
     /// Whether the event must be completed from the database afterwards, and why.
     pub doubt: Option<crate::balance::Doubt>,
     /// The event as JSON, published by [`Step::PublishEvent`].
@@ -58,6 +63,22 @@ impl KeyPlan {
             EventJson::Fixed(_) => self.published_as,
             EventJson::ByBalance { .. } if as_update => Some("user_update"),
             EventJson::ByBalance { .. } => Some("balance_change"),
+        }
+    }
+
+    /// Where a step keeps the balance (the key, and the field where that is a hash), and what it writes there.
+    pub fn balance_of<'s>(&self, step: &'s Step) -> Option<(&'s Bytes, Option<&'static str>, &'s [u8])> {
+        match step {
+            Step::Hash { key, set, .. } => {
+                let (_, balance) = set.iter().find(|(field, _)| *field == BALANCE_FIELD.as_bytes())?;
+                Some((key, Some(BALANCE_FIELD), balance))
+            }
+            // A string may hold something else.
+            Step::Set { key, value, .. } => {
+                let balance = self.watched.first()?.as_ref()?;
+                (balance == value).then_some((key, None, &**value))
+            }
+            _ => None,
         }
     }
 }
@@ -157,18 +178,6 @@ impl Step {
         }
     }
 
-    /// Where it keeps the balance (the key, and the field where that is a hash), and what it writes there.
-    pub fn balance(&self) -> Option<(&Bytes, Option<&'static str>, &[u8])> {
-        match self {
-            Step::Hash { key, set, .. } => {
-                let (_, balance) = set.iter().find(|(field, _)| *field == BALANCE_FIELD.as_bytes())?;
-                Some((key, Some(BALANCE_FIELD), balance))
-            }
-            Step::Set { key, value, .. } => Some((key, None, value)),
-            _ => None,
-        }
-    }
-
     /// The one key it changes; `None` where it publishes or deletes whatever matches.
     pub fn key(&self) -> Option<&Bytes> {
         match self {
@@ -187,7 +196,7 @@ pub struct Guard {
     /// None of these columns changed; zero: no condition. All conditions of a guard must hold.
     pub none_changed: u32,
     /// The stored balance is there and is not the plan's: what was read again is told only where it was
-    /// wrong. The stored balance is the field `balance` of the first hash of the plan, or its first string.
+    /// wrong. Stored balances are the fields `balance` of hashes and the strings that hold nothing but the balance.
     pub stored_balance_differs: bool,
 }
 

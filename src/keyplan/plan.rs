@@ -69,6 +69,9 @@ impl KeyMap {
                 || (event.doubt.is_none() && !event.fields.is_empty() && is_sent(&event.fields)),
             rereads: matches!(event.kind, Kind::Reread(_)),
             watched: planner.watched(undecodable),
+            whole: deletes_user
+                || (event.kind != Kind::Completed
+                    && !event.fields.iter().any(|field| field.value == Value::Unchanged)),
             doubt: event.doubt.clone(),
             event: if silent {
                 EventJson::Fixed(Bytes::new())
@@ -91,6 +94,7 @@ impl KeyMap {
             restores: true,
             watched: vec![None; self.watched.len()],
             rereads: false,
+            whole: true,
             doubt: None,
             event: EventJson::Fixed(Bytes::new()),
             published_as: None,

@@ -214,7 +214,7 @@ local function apply(number, plan, layout, k, a)
       if step[4] == 1 then run = run and wrong end
     else
       k, value = k + 1, value + 1
-      wrong = differs(KEYS[k], step[2], plan[value])
+      wrong = wrong or differs(KEYS[k], step[2], plan[value])
     end
   end
   if retyped > 0 then result = result .. retyped end

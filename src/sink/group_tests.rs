@@ -20,6 +20,7 @@ pub fn plan(steps: Vec<Step>) -> KeyPlan {
         event: EventJson::Fixed("{}".into()),
         published_as: None,
         rereads: false,
+        whole: true,
         steps,
     }
 }

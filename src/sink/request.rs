@@ -144,12 +144,12 @@ impl Request {
             self.steps.item().list(1).text(b"U");
         }
         let todo = || part.steps.iter().filter_map(|step| plan.steps.get(*step));
-        if todo().any(|step| step.guard().stored_balance_differs)
-            && let Some((key, field, balance)) = todo().find_map(Step::balance)
-        {
-            self.keys.push(key.clone());
-            self.steps.item().list(2).text(b"B").text(field.unwrap_or_default().as_bytes());
-            self.values.item().text(balance);
+        if todo().any(|step| step.guard().stored_balance_differs) {
+            for (key, field, balance) in todo().filter_map(|step| plan.balance_of(step)) {
+                self.keys.push(key.clone());
+                self.steps.item().list(2).text(b"B").text(field.unwrap_or_default().as_bytes());
+                self.values.item().text(balance);
+            }
         }
         for step in todo() {
             if step.key().is_some_and(|key| self.keys.iter().skip(first_key).any(|other| other == key)) {

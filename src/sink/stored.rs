@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::Sink;
 use super::lanes::Trouble;
-use super::node::Command;
+use super::node::{Command, keyslot};
 use super::reply::NodeError;
 use super::slots::Address;
+use super::{Sink, fence};
 use crate::error::Result;
-use crate::keyplan::{KeyPlan, Step};
+use crate::keyplan::KeyPlan;
 
 /// What one node is asked, and for each answer the plan and its balance.
 #[derive(Default)]
@@ -23,10 +23,31 @@ impl Sink {
     /// # Errors
     /// A node that does not answer.
     pub async fn stored_otherwise(&mut self, plans: &[KeyPlan]) -> Result<Vec<bool>> {
+        self.differing(plans, |_, _| true).await
+    }
+
+    /// The same of keys in other slots than the user's own, which the script that publishes does not see.
+    ///
+    /// # Errors
+    /// A node that does not answer.
+    pub async fn elsewhere_otherwise(&mut self, plans: &[KeyPlan]) -> Result<Vec<bool>> {
+        if !self.is_cluster() || !plans.iter().any(|plan| plan.rereads) {
+            return Ok(vec![false; plans.len()]);
+        }
+        let own = |plan: &KeyPlan| fence::user_key(&plan.user.user_type, &plan.user.id);
+        self.differing(plans, |plan, key| keyslot(key) != keyslot(&own(plan))).await
+    }
+
+    async fn differing(
+        &mut self,
+        plans: &[KeyPlan],
+        wanted: impl Fn(&KeyPlan, &[u8]) -> bool,
+    ) -> Result<Vec<bool>> {
         let mut differs = vec![false; plans.len()];
         let mut by_node: BTreeMap<Address, Reads<'_>> = BTreeMap::new();
         for (index, plan) in plans.iter().enumerate() {
-            let Some((key, field, balance)) = plan.steps.iter().find_map(Step::balance) else { continue };
+            let mut places = plan.steps.iter().filter_map(|step| plan.balance_of(step));
+            let Some((key, field, balance)) = places.find(|(key, ..)| wanted(plan, key)) else { continue };
             let question = match field {
                 Some(field) => Command::new("HGET", vec![key.clone(), field.into()]),
                 None => Command::new("GET", vec![key.clone()]),

@@ -63,6 +63,7 @@ fn change(id: &str, at: u64, balance: &str) -> KeyPlan {
         doubt: None,
         published_as: None,
         rereads: false,
+        whole: true,
         event: EventJson::ByBalance {
             head: text(format!("{{\"user_id\":{id},\"at\":{at},\"event_type\":\"")),
             tail: "\"}".into(),

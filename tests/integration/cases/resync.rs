@@ -2,7 +2,10 @@
 
 use crate::cases::config_of;
 use crate::harness::subscriber::BALANCE_UPDATES;
-use crate::harness::{On, World, eventually};
+use crate::harness::{On, Setup, World, eventually};
+
+/// What is wrong is left to the resync.
+const UNWATCHED: &str = "[audit]\nforeign_writes = \"off\"\n";
 
 on_both!(
     a_resync_of_everything_heals_what_others_left,
@@ -10,7 +13,7 @@ on_both!(
 );
 
 async fn a_resync_of_everything_heals_what_others_left(on: On) {
-    let world = World::running(on).await;
+    let world = World::running_as(Setup { config: UNWATCHED.to_owned(), ..Setup::on(on) }).await;
     for id in 1..=4 {
         world.user("live", id, "100").await;
     }
@@ -27,6 +30,8 @@ async fn a_resync_of_everything_heals_what_others_left(on: On) {
     assert!(!world.store.exists("user_balance:live:99").await, "nobody has this id");
     let heard = subscriber.wait_for(BALANCE_UPDATES, "live:1", 1).await;
     assert_eq!((heard[0].text("operation_type"), heard[0].event_type()), ("resync", "balance_change"));
+    let heard = subscriber.wait_for(BALANCE_UPDATES, "live:3", 1).await;
+    assert_eq!(heard[0].text("operation_type"), "resync", "a wrong string is a wrong balance too");
     world.credit(4, "1").await;
     subscriber.wait_for(BALANCE_UPDATES, "live:4", 1).await;
     assert_eq!(subscriber.of(BALANCE_UPDATES, "live:1").len(), 1);
@@ -36,7 +41,7 @@ async fn a_resync_of_everything_heals_what_others_left(on: On) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_resync_of_single_users_leaves_the_others_alone() {
-    let world = World::running(On::Single).await;
+    let world = World::running_as(Setup { config: UNWATCHED.to_owned(), ..Setup::on(On::Single) }).await;
     for id in 1..=3 {
         world.user("live", id, "100").await;
     }

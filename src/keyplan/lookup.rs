@@ -1,0 +1,76 @@
+//! What a key map says of keys that it did not render: whose they are, and what of them can be compared.
+
+use super::key::KeyTemplate;
+use super::keymap::{Action, KeyMap};
+use super::template::Source;
+
+/// What a comparison with the database leaves out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Timed {
+    /// Fields of any hash.
+    pub fields: Vec<Vec<u8>>,
+    /// What strings begin with.
+    pub strings: Vec<Vec<u8>>,
+}
+
+impl KeyMap {
+    /// Whose key it is, by the first template that it fits, and whether some step writes it and does not only
+    /// delete it.
+    pub fn whose<'k>(&self, key: &'k str) -> Option<(&'k str, &'k str, bool)> {
+        let fits = |(at, template): (usize, &KeyTemplate)| Some((at, template.parse_key(key)?));
+        let (at, (user_type, id)) = self.templates.iter().enumerate().find_map(fits)?;
+        Some((user_type, id, self.writes(at)))
+    }
+
+    /// What holds the time of the event that wrote it, and so is another one after every reading.
+    pub fn timed(&self) -> Timed {
+        let is_time = |source: &Source| *source == Source::Time;
+        let mut timed = Timed::default();
+        for step in &self.steps {
+            match &step.action {
+                Action::Hash(hash) => {
+                    let fields = hash.fields.iter().filter(|field| field.value.sources().any(is_time));
+                    timed.fields.extend(fields.map(|field| field.name.clone().into_bytes()));
+                }
+                Action::String { key, value, .. } if value.sources().any(is_time) => {
+                    let head = self.templates.get(*key).map(KeyTemplate::literal_head);
+                    timed.strings.extend(head.map(|head| head.as_bytes().to_vec()));
+                }
+                _ => {}
+            }
+        }
+        timed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{KeyMapSpec, TableSpec};
+
+    use super::*;
+
+    fn built_in() -> KeyMap {
+        let spec = KeyMapSpec::from_toml(crate::config::keys::BUILT_IN).unwrap();
+        KeyMap::compile(&spec, &TableSpec::defaults()).unwrap()
+    }
+
+    #[test]
+    fn a_key_tells_whose_it_is_and_whether_it_is_written() {
+        let map = built_in();
+        assert_eq!(map.whose("user:{live:7}:config"), Some(("live", "7", true)));
+        assert_eq!(map.whose("user_balance:live:7"), Some(("live", "7", true)));
+        assert_eq!(map.whose("user:live:7:config"), Some(("live", "7", false)));
+        assert_eq!(map.whose("user_stats:live:7"), Some(("live", "7", false)));
+        assert_eq!(map.whose("financial_summary:live:7:week"), Some(("live", "7", false)));
+        assert_eq!(map.whose("lockstep:fence:{live:7}"), None);
+        assert_eq!(map.whose("user:{live:7}:session"), None);
+    }
+
+    #[test]
+    fn what_holds_the_time_of_the_write_is_known() {
+        let timed = built_in().timed();
+        let fields: Vec<_> = timed.fields.iter().map(|field| std::str::from_utf8(field).unwrap()).collect();
+        assert_eq!(fields, ["last_balance_update", "last_updated", "balance_updated_at"]);
+        assert!(timed.strings.is_empty());
+    }
+}
