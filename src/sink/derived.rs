@@ -11,7 +11,6 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::task::JoinHandle;
@@ -20,7 +19,8 @@ use super::group::matches;
 use super::key_set::KeySet;
 use super::lanes::{Lanes, Trouble};
 use super::node::{Command, Node};
-use super::reply::{NodeError, Reply};
+use super::reply::Reply;
+use super::tracking::{follow, shortest};
 use crate::keyplan::{Guard, KeyPlan, Step, escape_glob};
 use crate::metrics::SinkMetrics;
 
@@ -28,8 +28,6 @@ use crate::metrics::SinkMetrics;
 const MAX_KEYS: usize = 2_000_000;
 /// Keys that one SCAN step looks at: well under a millisecond of Redis' time.
 const SCAN_COUNT: &str = "1000";
-/// How often a silent tracking connection is asked whether it still lives.
-const PING_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The index.
 pub struct Derived {
@@ -121,7 +119,9 @@ impl Derived {
         for address in lanes.topology().masters() {
             let trouble = |error| Trouble { address: address.clone(), error };
             let node = Node::connect_tracking(&address, &login, database).await.map_err(trouble)?;
-            let task = follow(node, &self.prefixes, Arc::clone(&self.shared)).await.map_err(trouble)?;
+            let shared = Arc::clone(&self.shared);
+            let announced = move |keys: &[Bytes]| shared.add(keys);
+            let task = follow(Arc::new(node), &self.prefixes, announced).await.map_err(trouble)?;
             if let Watch::Live { tasks, .. } = &mut watch {
                 tasks.push(task);
             }
@@ -248,41 +248,6 @@ impl Shared {
     }
 }
 
-/// Those of which none begins with another: Redis refuses to track prefixes that overlap.
-fn shortest(mut prefixes: Vec<Bytes>) -> Vec<Bytes> {
-    // Sorted, what begins with a prefix stands behind it.
-    prefixes.sort_unstable();
-    prefixes.dedup_by(|next, kept| next.starts_with(kept));
-    prefixes
-}
-
-/// Starts to track, then adds what is announced until the connection or an announcement is lost.
-async fn follow(node: Node, prefixes: &[Bytes], shared: Arc<Shared>) -> Result<JoinHandle<()>, NodeError> {
-    let mut announced = node.invalidations();
-    let mut args =
-        vec![Bytes::from_static(b"TRACKING"), Bytes::from_static(b"ON"), Bytes::from_static(b"BCAST")];
-    for prefix in prefixes {
-        args.extend([Bytes::from_static(b"PREFIX"), prefix.clone()]);
-    }
-    node.call(Command::new("CLIENT", args)).await?;
-    Ok(tokio::spawn(async move {
-        let mut ping = tokio::time::interval(PING_INTERVAL);
-        loop {
-            tokio::select! {
-                keys = announced.next() => match keys {
-                    Some(keys) => shared.add(&keys),
-                    None => return,
-                },
-                _ = ping.tick() => {
-                    if node.call(Command::fixed("PING", &[])).await.is_err() {
-                        return;
-                    }
-                }
-            }
-        }
-    }))
-}
-
 /// A pattern of a plan.
 #[derive(Debug, Clone, Copy)]
 struct Pattern<'p> {
@@ -328,15 +293,6 @@ pub fn read_scan(reply: &Reply) -> (Option<Bytes>, Vec<Bytes>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn of_prefixes_that_overlap_the_shortest_is_followed() {
-        let followed =
-            |prefixes: &[&'static str]| shortest(prefixes.iter().map(|p| Bytes::from(*p)).collect());
-        assert_eq!(followed(&["fs:", "b:", "fs:daily:", "fs:", "fs:x", "fsx"]), ["b:", "fs:", "fsx"]);
-        assert_eq!(followed(&["ab", "abc", "abd", "a"]), ["a"]);
-        assert!(followed(&[]).is_empty());
-    }
 
     #[test]
     fn a_scan_ends_at_cursor_zero() {

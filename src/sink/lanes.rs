@@ -2,11 +2,14 @@
 
 use std::collections::HashMap;
 
+use tokio::sync::watch;
+
 use super::node::{Command, Login, Node};
 use super::reply::{NodeError, Reply};
 use super::script::Scripts;
 use super::seeds::{self, Role};
 use super::slots::{Address, Topology};
+use super::tracking::Way;
 use crate::config;
 use crate::error::{Error, Result};
 use crate::metrics::SinkMetrics;
@@ -48,6 +51,8 @@ pub struct Lanes {
     doubts: u64,
     /// Why no master could be found among the seeds, when it was last looked for.
     leaderless: Option<Error>,
+    /// Who the masters are, for those who look beside.
+    told: watch::Sender<Topology>,
     metrics: SinkMetrics,
 }
 
@@ -63,7 +68,9 @@ impl Lanes {
         for seed in &seeds {
             match settle_on(seed, &seeds, &login).await {
                 Ok(topology) => {
+                    let (told, _) = watch::channel(topology.clone());
                     let mut lanes = Lanes {
+                        told,
                         login,
                         database: redis.database,
                         seeds,
@@ -124,6 +131,11 @@ impl Lanes {
     /// The login that every connection uses, with the database number.
     pub fn login(&self) -> (Login, u8) {
         (self.login.clone(), self.database)
+    }
+
+    /// How to reach the masters beside these connections.
+    pub fn way(&self) -> Way {
+        Way { login: self.login.clone(), database: self.database, topology: self.told.subscribe() }
     }
 
     /// Connects to every master that has no connection yet.
@@ -234,6 +246,7 @@ impl Lanes {
         let now = Topology::Single(found.clone());
         if now != self.topology {
             tracing::info!(master = %found, "another redis server is the master now");
+            self.told.send_replace(now.clone());
             self.topology = now;
             self.generation += 1;
             self.doubts += 1;
@@ -271,6 +284,7 @@ impl Lanes {
         if let Some(found) = best {
             tracing::info!(masters = found.masters().len(), "redis cluster topology changed");
             self.doubts += u64::from(!found.has_masters_of(&self.topology));
+            self.told.send_replace(found.clone());
             self.topology = found;
             self.generation += 1;
             let masters = self.topology.masters();

@@ -15,7 +15,8 @@
 //! | `seeds` | which of several servers is the master |
 //! | `quarantine` | the record of what could not be applied as written |
 //! | `lease` | the key by which readers tell a fresh Redis from a frozen one |
-//! | `stored` | what a row is written over |
+//! | `tracking` | what anybody writes, as Redis announces it |
+//! | `stored`, `compare` | what a row is written over, and whether it need be written at all |
 //! | `acl` | what this user may do |
 
 mod acl;
@@ -23,6 +24,7 @@ mod apply;
 mod call;
 #[doc(hidden)]
 pub mod carrier;
+mod compare;
 mod derived;
 pub mod fence;
 mod group;
@@ -43,6 +45,7 @@ mod seeds;
 mod settle;
 pub mod slots;
 mod stored;
+mod tracking;
 mod unlink;
 
 use bytes::Bytes;
@@ -55,9 +58,12 @@ use crate::keyplan::KeyPlan;
 use crate::lsn::{Position, Snapshot};
 use crate::metrics::SinkMetrics;
 
+pub use compare::Difference;
+pub use group::matches;
 pub use keyspace::Walk;
 pub use lease::{Freshness, Renewed};
 pub use records::{LoadMark, NodeFacts, NodeRecord, Records};
+pub use tracking::{TrackedReader, Tracker, Way};
 
 /// The epoch of the first database history.
 pub const FIRST_EPOCH: u32 = 1;
@@ -214,6 +220,11 @@ impl Sink {
     /// Watches whether Redis takes what it is sent.
     pub fn state(&self) -> watch::Receiver<SinkState> {
         self.state.subscribe()
+    }
+
+    /// How to reach the masters beside this sink, and who they are from now on.
+    pub fn way(&self) -> Way {
+        self.lanes.way()
     }
 
     /// The generation, as [`SinkState::Connected`] counts, up to which the records were read last.

@@ -9,11 +9,24 @@ use super::lanes::Trouble;
 use super::node::Command;
 use super::reply::NodeError;
 use super::slots::Address;
+use crate::error::Result;
 
 /// Keys in one UNLINK.
 const UNLINK_KEYS: usize = 512;
 
 impl Sink {
+    /// Deletes plain keys; what is done leaves `keys`.
+    ///
+    /// # Errors
+    /// A node that does not answer.
+    pub async fn clear(&mut self, keys: &mut Vec<Bytes>) -> Result<()> {
+        if let Err(trouble) = self.unlink(keys).await {
+            self.lanes.recover(&trouble).await;
+            return Err(trouble.into());
+        }
+        Ok(())
+    }
+
     /// Deletes plain keys, wherever they are; what is done leaves `keys`.
     pub(super) async fn unlink(&mut self, keys: &mut Vec<Bytes>) -> Result<(), Trouble> {
         let mut by_slot: BTreeMap<u16, Vec<Bytes>> = BTreeMap::new();
