@@ -26,6 +26,8 @@ pub struct Metrics {
     pub sink: SinkMetrics,
     /// The first load and re-reads.
     pub load: LoadMetrics,
+    /// Writes of other programs.
+    pub audit: AuditMetrics,
 }
 
 /// What comes from PostgreSQL.
@@ -121,6 +123,24 @@ pub struct LoadMetrics {
     pub loaded: IntGauge,
 }
 
+/// Writes of other programs.
+#[derive(Clone)]
+pub struct AuditMetrics {
+    /// Users whose keys were compared after a foreign write, by `verdict`: `harmless`, `healed`, `observed`, and
+    /// `absent` where a hash was gone.
+    pub foreign_writes: IntCounterVec,
+    /// 1 while every write to a followed key is announced.
+    pub watching: IntGauge,
+    /// Users and keys that were too many to be remembered, and are left to the audit.
+    pub overflows: IntCounter,
+    /// Derived keys that were written from an older reading and deleted again.
+    pub stale_refills: IntCounter,
+    /// Users that the continuous audit compared.
+    pub audited: IntCounter,
+    /// Users of whom it found that they were wrong.
+    pub mismatches: IntCounter,
+}
+
 impl Metrics {
     /// A fresh set in a registry of its own.
     pub fn new() -> Result<Metrics> {
@@ -164,6 +184,7 @@ fn build(registry: &Registry) -> prometheus::Result<Metrics> {
         stream: stream_metrics(&Names { registry })?,
         sink: sink_metrics(&Names { registry })?,
         load: load_metrics(&Names { registry })?,
+        audit: audit_metrics(&Names { registry })?,
     })
 }
 
@@ -247,6 +268,24 @@ fn load_metrics(names: &Names<'_>) -> prometheus::Result<LoadMetrics> {
             "Users whose keys were removed: the database has none such.",
         )?,
         loaded: names.gauge("loaded", "1 once Redis holds every user of this slot.")?,
+    })
+}
+
+fn audit_metrics(names: &Names<'_>) -> prometheus::Result<AuditMetrics> {
+    Ok(AuditMetrics {
+        foreign_writes: names.counters(
+            "foreign_writes_total",
+            "Users compared after a write by another program, by verdict.",
+            &["verdict"],
+        )?,
+        watching: names
+            .gauge("foreign_writes_watched", "1 while every write to a followed key is announced.")?,
+        overflows: names
+            .counter("audit_overflows_total", "Users and keys too many to be watched, left to the audit.")?,
+        stale_refills: names
+            .counter("stale_refills_total", "Derived keys written from an older reading, deleted again.")?,
+        audited: names.counter("audit_users_total", "Users that the continuous audit compared.")?,
+        mismatches: names.counter("audit_mismatches_total", "Users whom the audit found to be wrong.")?,
     })
 }
 

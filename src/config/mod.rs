@@ -1,5 +1,6 @@
 //! The configuration: parsed whole, every mistake reported at once, then typed.
 
+mod audit;
 mod durability;
 mod duration;
 pub mod keys;
@@ -15,6 +16,7 @@ pub mod size;
 pub mod tables;
 mod token;
 
+pub use audit::{Audit, ForeignWrites};
 pub use durability::Durability;
 pub use keys::KeyMapSpec;
 pub use mistake::ConfigErrors;
@@ -48,6 +50,8 @@ pub struct Config {
     pub stream: Stream,
     /// Bounds of the load.
     pub load: Load,
+    /// What is done about keys that other programs wrote.
+    pub audit: Audit,
     /// What is odd, but no mistake; logged once.
     pub warnings: Vec<String>,
 }

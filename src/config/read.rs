@@ -11,7 +11,7 @@ use tracing_subscriber::EnvFilter;
 use super::mistake::{ConfigErrors, Mistakes};
 use super::section::{Context, Found, Section, Source};
 use super::{
-    Config, Durability, Http, KeyMapSpec, Load, Log, LogFormat, Postgres, Redis, Stream, TableSpec, keys,
+    Config, Durability, Http, KeyMapSpec, Load, Log, LogFormat, Postgres, Redis, Stream, TableSpec, audit, keys,
     postgres, read_tables, redis, token,
 };
 use crate::error::Fault;
@@ -119,6 +119,7 @@ fn read_all<K>(
     let log = read_log(context, root.section("log"));
     let stream = read_stream(root.section("stream"));
     let load = read_load(root.section("load"));
+    let audit = audit::read(root.section("audit"));
     let before_tables = context.mistakes.count();
     let tables = match root.sections("tables") {
         Some(sections) => read_tables::read(sections, context.mistakes),
@@ -136,6 +137,7 @@ fn read_all<K>(
         redis: redis?,
         http: http?,
         log: log?,
+        audit,
         tables,
         key_map,
         key_map_toml,

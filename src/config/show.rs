@@ -46,6 +46,10 @@ impl Config {
         out.value("workers", self.load.workers.to_string());
         out.value("chunk_rows", self.load.chunk_rows.to_string());
         out.value("users_per_second", self.load.users_per_second.to_string());
+        out.title("[audit]");
+        out.text("foreign_writes", self.audit.foreign_writes.word());
+        out.text("grace", &duration::show(self.audit.grace));
+        out.value("users_per_second", self.audit.users_per_second.to_string());
         for table in &self.tables {
             show_table(&mut out, table);
         }
