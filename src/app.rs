@@ -7,6 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use crate::audit;
 use crate::backoff::Outage;
 use crate::balance::Mapping;
 use crate::config::{self, Config};
@@ -16,7 +17,7 @@ use crate::http;
 use crate::keyplan::KeyMap;
 use crate::metrics::Metrics;
 use crate::pipeline::asked::Questions;
-use crate::pipeline::{Parts, Pipeline};
+use crate::pipeline::{Ledger, Parts, Pipeline};
 use crate::resync::{self, Reader};
 use crate::sink::{self, Sink, SinkState};
 use crate::supervise::Supervisor;
@@ -64,11 +65,9 @@ pub async fn run(config: Config, key_map: KeyMap, options: RunOptions) -> Result
     supervised(faults.clone(), Arc::clone(&budget).guard());
 
     let key_map = Arc::new(key_map);
+    let heads = key_map.patterns().map(|pattern| pattern.literal_head().to_owned().into());
     let sink_options = sink::Options {
-        derived_prefixes: key_map
-            .patterns()
-            .map(|pattern| pattern.literal_head().to_owned().into())
-            .collect(),
+        derived_prefixes: heads.collect(),
         slot: config.postgres.slot.clone(),
         metrics: metrics.sink.clone(),
     };
@@ -93,6 +92,10 @@ pub async fn run(config: Config, key_map: KeyMap, options: RunOptions) -> Result
     supervised(faults.clone(), resync::asked::serve(reader.clone(), questions));
     supervised(faults.clone(), resync::repair::repair(reader.clone(), repair_inbox));
 
+    let ledger = Arc::new(Ledger::new(&config.audit, Arc::clone(&key_map), metrics.audit.clone()));
+    let auditor = audit::Auditor::new(reader.clone(), Arc::clone(&ledger), metrics.audit.clone());
+    supervised(faults.clone(), auditor.run(sink.way()));
+
     let pipeline = Pipeline::new(Parts {
         sink,
         mapping: Mapping::new(&config.tables),
@@ -102,6 +105,7 @@ pub async fn run(config: Config, key_map: KeyMap, options: RunOptions) -> Result
         errands: errand_inbox,
         repairs,
         asked,
+        ledger,
         metrics,
         health,
     });

@@ -25,6 +25,7 @@
 //! | [`setup`] | what `init` creates and `drop` removes, from the templates in `sql/` |
 //! | [`supervise`] | takes the slot, compares what both sides remember, runs a session, and again |
 //! | [`resync`] | reads users beside the stream: the first load, single users again, resyncs that were asked for |
+//! | [`audit`] | notices what other programs write, compares it with the database, and has it written again |
 //! | [`health`] | the facts behind `/healthz` and `/readyz`, and how far Redis is for those who wait |
 //! | [`http`] | answers them, `/metrics`, and waits for a position |
 //!
@@ -42,6 +43,7 @@
 #![forbid(unsafe_code)]
 
 pub mod app;
+pub mod audit;
 pub mod backoff;
 pub mod balance;
 pub mod catalog;

@@ -11,8 +11,8 @@ use tracing_subscriber::EnvFilter;
 use super::mistake::{ConfigErrors, Mistakes};
 use super::section::{Context, Found, Section, Source};
 use super::{
-    Config, Durability, Http, KeyMapSpec, Load, Log, LogFormat, Postgres, Redis, Stream, TableSpec, audit, keys,
-    postgres, read_tables, redis, token,
+    Config, Durability, Http, KeyMapSpec, Load, Log, LogFormat, Postgres, Redis, Stream, TableSpec, audit,
+    keys, postgres, read_tables, redis, token,
 };
 use crate::error::Fault;
 

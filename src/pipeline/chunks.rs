@@ -10,8 +10,9 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use crate::balance::Refused;
-use crate::keyplan::KeyPlan;
+use crate::keyplan::{KeyPlan, Timed};
 use crate::lsn::{Lsn, Snapshot, Xid64};
+use crate::sink::Difference;
 
 /// Rows read in one short REPEATABLE READ transaction on the primary.
 #[derive(Debug)]
@@ -24,8 +25,22 @@ pub struct Chunk {
     pub snapshot: Snapshot,
     /// The insert position after it: every commit that the snapshot sees is before.
     pub read_before: Lsn,
+    /// Only rows that Redis does not hold as they are are written; `None`: all of them.
+    pub compares: Option<Compares>,
     /// Told once the chunk is in Redis, or has to be read again.
     pub done: oneshot::Sender<ChunkEnd>,
+}
+
+/// How rows are compared with what Redis holds before they are written.
+#[derive(Debug)]
+pub struct Compares {
+    /// Whether those that differ are written.
+    pub heals: bool,
+    /// What is left out.
+    pub timed: Arc<Timed>,
+    /// Told of each row what was found, before the chunk is done; `None` where the fence says that Redis holds a
+    /// later one.
+    pub found: oneshot::Sender<Vec<Option<Difference>>>,
 }
 
 /// What became of a chunk.
@@ -88,7 +103,8 @@ mod tests {
     fn chunk(snapshot: &str, read_before: u64) -> (Chunk, oneshot::Receiver<ChunkEnd>) {
         let (done, end) = oneshot::channel();
         let snapshot = snapshot.parse().unwrap();
-        (Chunk { plans: Vec::new(), refused: Vec::new(), snapshot, read_before: Lsn(read_before), done }, end)
+        let (plans, refused, read_before) = (Vec::new(), Vec::new(), Lsn(read_before));
+        (Chunk { plans, refused, snapshot, read_before, compares: None, done }, end)
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub enum Errand {
     Quarantined(oneshot::Sender<Open>),
     /// The whole of a table is read, `schema.name`: its rows that touch no key will be told anew.
     Rereads(String),
+    /// Keys to be deleted; nobody waits for it.
+    Clear(Vec<Bytes>),
 }
 
 /// What was asked, and is done.

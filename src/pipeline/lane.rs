@@ -5,7 +5,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use bytes::Bytes;
+
 use super::chunks::{Chunk, ChunkEnd};
+use super::compared::{Compared, tell_anyway};
 use super::patience::patiently;
 use super::truncate::{Tally, truncate};
 use super::{Look, Mark};
@@ -62,6 +65,8 @@ pub enum Cargo {
     Look(Look),
     /// The record of the quarantine, and its version.
     Quarantine(String, u64),
+    /// Derived keys that are deleted once more.
+    Clear(Vec<Bytes>),
 }
 
 /// What Redis acknowledged.
@@ -77,6 +82,8 @@ pub struct Landed {
     pub truncated: Tally,
     /// The checkpoint that every node holds now.
     pub stored: Option<Checkpoint>,
+    /// Whether the plans are what a comparison found to be wrong.
+    pub compared: bool,
     /// Rows that changed a balance of which no event tells.
     pub unpublished: u64,
     /// Whether the marker of a finished load was written.
@@ -198,33 +205,15 @@ async fn fly(sink: &mut Sink, cargo: Cargo, stored: Option<Checkpoint>, key_map:
             let truncated = truncate(sink, &truncated, key_map).await?;
             Ok(Landed { truncated, ..Landed::default() })
         }
-        Cargo::Rows { chunk: Chunk { plans, snapshot, done, .. }, present, in_gap } => {
-            let differ = match in_gap {
-                true => patiently(async || sink.stored_otherwise(&plans).await).await?,
-                false => Vec::new(),
-            };
-            let flight =
-                Flight { plans, fencing: Fencing::Snapshot { snapshot, present }, checkpoint: stored };
-            let applied = sink.apply(&flight).await;
-            // The reader may be gone: then nobody waits for the answer.
-            let _ = done.send(if applied.is_ok() { ChunkEnd::Written } else { ChunkEnd::ReadAgain });
-            let outcomes = applied?;
-            // A user whose keys go was deleted in the gap.
-            let changed =
-                differ.iter().zip(&outcomes).zip(&flight.plans).filter(|((differs, outcome), plan)| {
-                    (**differs || plan.deletes_user)
-                        && !plan.rereads
-                        && matches!(outcome, Outcome::Applied(_))
-                });
-            Ok(Landed {
-                unpublished: changed.count() as u64,
-                plans: flight.plans,
-                outcomes,
-                stored: flight.checkpoint.filter(|_| sink.has_stored()),
-                unkept: sink.unkept().cloned(),
-                ..Landed::default()
-            })
+        Cargo::Rows {
+            chunk: Chunk { plans, snapshot, done, compares: Some(compares), .. }, present, ..
+        } => {
+            let rows = Compared { plans, fencing: Fencing::Snapshot { snapshot, present }, compares };
+            let landed = rows.fly(sink, stored).await;
+            let _ = done.send(if landed.is_ok() { ChunkEnd::Written } else { ChunkEnd::ReadAgain });
+            landed
         }
+        Cargo::Rows { chunk, present, in_gap } => rows(sink, chunk, (present, in_gap), stored).await,
         Cargo::Mark(mark) => keep(sink, mark, stored).await,
         Cargo::Asked(record) => {
             patiently(async || sink.write_mark(LoadMark::Asked, Some(&record)).await).await?;
@@ -233,6 +222,10 @@ async fn fly(sink: &mut Sink, cargo: Cargo, stored: Option<Checkpoint>, key_map:
         Cargo::Quarantine(record, version) => {
             let kept = patiently(async || sink.keep_quarantine(&record).await).await?;
             Ok(Landed { quarantine: kept.then_some(version), ..Landed::default() })
+        }
+        Cargo::Clear(mut keys) => {
+            patiently(async || sink.clear(&mut keys).await).await?;
+            Ok(Landed::default())
         }
         Cargo::Look(Look { walk, done }) => {
             let seen = patiently(async || sink.walk(EVERY_KEY, walk.clone()).await).await?;
@@ -255,4 +248,38 @@ async fn keep(sink: &mut Sink, mark: Mark, checkpoint: Option<Checkpoint>) -> Re
     let _ = done.send(());
     let loaded = mark == LoadMark::Loaded && value.is_some();
     Ok(Landed { loaded, stored, unkept, ..Landed::default() })
+}
+
+/// Rows that are written whatever is there.
+async fn rows(
+    sink: &mut Sink,
+    chunk: Chunk,
+    (present, in_gap): (Position, bool),
+    stored: Option<Checkpoint>,
+) -> Result<Landed> {
+    let Chunk { mut plans, snapshot, done, .. } = chunk;
+    let elsewhere = patiently(async || sink.elsewhere_otherwise(&plans).await).await?;
+    let unseen = plans.iter_mut().zip(elsewhere).filter(|(plan, elsewhere)| *elsewhere && plan.rereads);
+    unseen.for_each(|(plan, _)| tell_anyway(plan));
+    let differ = match in_gap {
+        true => patiently(async || sink.stored_otherwise(&plans).await).await?,
+        false => Vec::new(),
+    };
+    let flight = Flight { plans, fencing: Fencing::Snapshot { snapshot, present }, checkpoint: stored };
+    let applied = sink.apply(&flight).await;
+    // The reader may be gone: then nobody waits for the answer.
+    let _ = done.send(if applied.is_ok() { ChunkEnd::Written } else { ChunkEnd::ReadAgain });
+    let outcomes = applied?;
+    // A user whose keys go was deleted in the gap.
+    let changed = differ.iter().zip(&outcomes).zip(&flight.plans).filter(|((differs, outcome), plan)| {
+        (**differs || plan.deletes_user) && !plan.rereads && matches!(outcome, Outcome::Applied(_))
+    });
+    Ok(Landed {
+        unpublished: changed.count() as u64,
+        plans: flight.plans,
+        outcomes,
+        stored: flight.checkpoint.filter(|_| sink.has_stored()),
+        unkept: sink.unkept().cloned(),
+        ..Landed::default()
+    })
 }

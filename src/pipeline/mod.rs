@@ -16,10 +16,12 @@
 pub mod asked;
 pub mod chunks;
 mod clock;
+mod compared;
 mod errand;
 mod heal;
 pub mod lane;
 mod lease;
+pub mod ledger;
 mod note;
 mod patience;
 pub mod quarantine;
@@ -27,9 +29,10 @@ pub mod queue;
 pub mod session;
 mod truncate;
 
-pub use chunks::{Chunk, ChunkEnd};
+pub use chunks::{Chunk, ChunkEnd, Compares};
 pub use errand::{Errand, ErrandSender, Finished, Look, Mark};
 pub use heal::{Cure, Outset};
+pub use ledger::Ledger;
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -92,6 +95,8 @@ pub struct Pipeline {
     quarantine: Quarantine,
     /// Whether this process has gone on with what Redis keeps of it.
     has_remembered: bool,
+    /// What was written last, for those who look after other writers.
+    ledger: Arc<Ledger>,
     /// Position of the last row of this session that Redis holds.
     present: Position,
     /// What the last session told PostgreSQL to forget.
@@ -134,6 +139,8 @@ pub struct Parts {
     pub repairs: mpsc::Sender<User>,
     /// Where resyncs that were asked for are told.
     pub asked: watch::Sender<Questions>,
+    /// What was written last.
+    pub ledger: Arc<Ledger>,
     /// Counters.
     pub metrics: Metrics,
     /// Facts behind readiness.
@@ -143,8 +150,19 @@ pub struct Parts {
 impl Pipeline {
     /// A pipeline that has not seen a stream yet.
     pub fn new(parts: Parts) -> Pipeline {
-        let Parts { sink, mapping, key_map, limits, margin, errands, repairs, asked, metrics, health } =
-            parts;
+        let Parts {
+            sink,
+            mapping,
+            key_map,
+            limits,
+            margin,
+            errands,
+            repairs,
+            asked,
+            ledger,
+            metrics,
+            health,
+        } = parts;
         Pipeline {
             has_remembered: false,
             quarantine: Quarantine::new(
@@ -164,6 +182,7 @@ impl Pipeline {
             errands,
             repairs,
             asked: Asked::new(asked),
+            ledger,
             present: Position::default(),
             acknowledged: Lsn::ZERO,
             margin,
@@ -200,6 +219,7 @@ impl Pipeline {
                 let value = self.asked.finish(&line);
                 return Some(Cargo::Mark(Mark { mark: LoadMark::Asked, value, done }));
             }
+            Some(Errand::Clear(keys)) => return Some(Cargo::Clear(keys)),
             Some(Errand::Chunk(_) | Errand::Quarantined(_) | Errand::Rereads(_)) | None => {}
         }
         let chunk = self.chunks.ready(applied)?;
@@ -217,7 +237,8 @@ impl Pipeline {
             | Cargo::Mark(_)
             | Cargo::Look(_)
             | Cargo::Asked(_)
-            | Cargo::Quarantine(..) => {}
+            | Cargo::Quarantine(..)
+            | Cargo::Clear(_) => {}
         }
         self.lane.depart(cargo, (checkpoint, fresh), &self.key_map);
     }
@@ -310,6 +331,11 @@ impl Pipeline {
     /// What the last session told PostgreSQL to forget: the slot stands there or before.
     pub fn acknowledged(&self) -> Lsn {
         self.acknowledged
+    }
+
+    /// What was written last.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     /// The counters.

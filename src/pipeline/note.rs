@@ -1,6 +1,7 @@
 //! What Redis acknowledged: counted, logged, and what is in doubt recorded and read again.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::lane::Landed;
 use super::quarantine::Incident;
@@ -22,7 +23,7 @@ impl Pipeline {
         for (at, (plan, outcome)) in landed.plans.iter().zip(&landed.outcomes).enumerate() {
             match from_stream {
                 true => self.note_event(plan, outcome, landed.committed.get(at).copied()),
-                false => self.note_row(plan, outcome),
+                false => self.note_row(plan, outcome, landed.compared),
             }
         }
         self.note_truncated(landed.truncated);
@@ -39,6 +40,7 @@ impl Pipeline {
             self.quarantine.written(version);
         }
         self.metrics.sink.lease_renewals.inc_by(landed.leased.into());
+        self.ledger.wrote(landed.plans, &landed.outcomes, from_stream, Instant::now());
     }
 
     /// An event of the stream. One in doubt is counted once, however often it is sent again.
@@ -70,15 +72,15 @@ impl Pipeline {
     }
 
     /// A row read from the database. What is in doubt even there stays deleted.
-    fn note_row(&mut self, plan: &KeyPlan, outcome: &Outcome) {
+    fn note_row(&mut self, plan: &KeyPlan, outcome: &Outcome, compared: bool) {
         let sink = &self.metrics.sink;
         let doubt = match (outcome, &plan.doubt) {
             (Outcome::Refused { reason }, _) => reason.clone(),
             (_, Some(doubt)) => doubt.to_string(),
             (Outcome::Skipped, None) => {
                 sink.skipped_by_fence.inc();
-                // The snapshot did not see the user's last change yet: read once more.
-                if plan.rereads {
+                // The snapshot did not see the user's last change yet: read once more. Who was compared will be again.
+                if plan.rereads && !compared {
                     self.repair(plan);
                 }
                 return;

@@ -396,6 +396,8 @@ impl<'p> Session<'p> {
         metrics.lag_seconds.set(lag.as_secs_f64());
         self.pipeline.health.tell(|facts| facts.lag = lag);
         self.pipeline.note_gaps();
+        let loaded = self.pipeline.metrics.load.loaded.get() == 1;
+        self.pipeline.ledger.report(lag, loaded, Instant::now().into_std());
         self.refuse_uncompared()
     }
 

@@ -151,13 +151,16 @@ fn of_step(action: &ActionSpec, user_type: &str) -> Vec<Vec<String>> {
         ActionSpec::Hash { key, .. } => {
             let writes: [&[&str]; 3] =
                 [&["HSET", "KEY", "f", "v"], &["HDEL", "KEY", "f"], &["UNLINK", "KEY"]];
-            let reads: [&[&str]; 3] = [&["HGET", "KEY", "f"], &["HLEN", "KEY"], &["EXISTS", "KEY"]];
-            on(key, &[writes, reads].concat())
+            let reads: [&[&str]; 4] =
+                [&["HGET", "KEY", "f"], &["HMGET", "KEY", "f"], &["HLEN", "KEY"], &["EXISTS", "KEY"]];
+            on(key, &[writes.as_slice(), reads.as_slice()].concat())
         }
         ActionSpec::String { key, .. } => {
-            on(key, &[&["SET", "KEY", "v"], &["GET", "KEY"], &["UNLINK", "KEY"]])
+            on(key, &[&["SET", "KEY", "v"], &["GET", "KEY"], &["EXISTS", "KEY"], &["UNLINK", "KEY"]])
         }
-        ActionSpec::Delete { keys } => keys.iter().flat_map(|key| on(key, &[&["UNLINK", "KEY"]])).collect(),
+        ActionSpec::Delete { keys } => {
+            keys.iter().flat_map(|key| on(key, &[&["EXISTS", "KEY"], &["UNLINK", "KEY"]])).collect()
+        }
         ActionSpec::DeletePattern { key } => on(&key.replace('*', "x"), &[&["UNLINK", "KEY"]]),
         ActionSpec::Publish { .. } => Vec::new(),
     }

@@ -89,7 +89,7 @@ pub(super) async fn pass_over(
 }
 
 /// Every table of users by its place in the configuration, as soon as all are there.
-pub(super) async fn described(reader: &Reader) -> Result<Vec<(usize, Table)>> {
+pub async fn described(reader: &Reader) -> Result<Vec<(usize, Table)>> {
     let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LIMIT, 0);
     loop {
         match describe(reader).await {

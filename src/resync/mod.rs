@@ -11,7 +11,7 @@ mod pace;
 pub mod progress;
 pub mod read;
 pub mod repair;
-mod sweep;
+pub mod sweep;
 pub mod table;
 
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::catalog::query_error;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::health::Health;
-use crate::keyplan::KeyMap;
+use crate::keyplan::{KeyMap, KeyPlan};
 use crate::lsn::Position;
 use crate::metrics::LoadMetrics;
 use crate::pgoutput::PgTime;
@@ -60,11 +60,18 @@ impl Reader {
     /// As [`errand`](Reader::errand).
     #[doc(hidden)]
     pub async fn hand_in(&mut self, table: &Table, rows: Rows, kind: Kind) -> Result<ChunkEnd> {
-        let commit = self.commit_of(&rows);
-        let Rows { snapshot, rows, read_before } = rows;
-        let (mut plans, mut refused) = (Vec::with_capacity(rows.len()), Vec::new());
-        let position = Position { commit_lsn: read_before, ordinal: 0 };
-        for row in &rows {
+        let (plans, refused) = self.plans(table, &rows, kind);
+        let Rows { snapshot, read_before, .. } = rows;
+        let chunk = |done| Chunk { plans, refused, snapshot, read_before, compares: None, done };
+        self.errand(|done| Errand::Chunk(chunk(done))).await
+    }
+
+    /// What these rows do to Redis, and those that touch no key.
+    pub fn plans(&mut self, table: &Table, rows: &Rows, kind: Kind) -> (Vec<KeyPlan>, Vec<Refused>) {
+        let commit = self.commit_of(rows);
+        let (mut plans, mut refused) = (Vec::with_capacity(rows.rows.len()), Vec::new());
+        let position = Position { commit_lsn: rows.read_before, ordinal: 0 };
+        for row in &rows.rows {
             match self.mapping.row_event(&table.relation, row, kind, &commit) {
                 Ok(event) => plans.push(self.key_map.plan(&event)),
                 Err(reason) => {
@@ -73,7 +80,7 @@ impl Reader {
                 }
             }
         }
-        self.errand(|done| Errand::Chunk(Chunk { plans, refused, snapshot, read_before, done })).await
+        (plans, refused)
     }
 
     /// What stands for a commit with rows that were read. It is none of the stream's: the rows' time is their own,

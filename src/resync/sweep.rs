@@ -51,12 +51,13 @@ fn users_of(reader: &Reader, tables: &[Table], keys: &[Bytes]) -> HashSet<User> 
 }
 
 /// A user whom a table may hold.
-pub(super) fn user(tables: &[Table], user_type: &str, id: &str) -> Option<User> {
+pub fn user(tables: &[Table], user_type: &str, id: &str) -> Option<User> {
     let table = tables.iter().find(|table| may_hold(table, user_type))?;
     Some(User { user_type: user_type.into(), id: id.into(), numeric_id: table.has_numeric_id() })
 }
 
-fn may_hold(table: &Table, user_type: &str) -> bool {
+/// Whether a table may hold users of this type.
+pub fn may_hold(table: &Table, user_type: &str) -> bool {
     match &table.spec.user_type {
         UserType::Constant(constant) => constant == user_type,
         UserType::Column(_) => true,
@@ -64,7 +65,7 @@ fn may_hold(table: &Table, user_type: &str) -> bool {
 }
 
 /// Deletes the keys of those of `users` whom no table holds; returns how many they are.
-pub(super) async fn remove_absent(
+pub async fn remove_absent(
     reader: &mut Reader,
     lease: &mut Lease<'_>,
     tables: &[Table],
@@ -79,8 +80,8 @@ pub(super) async fn remove_absent(
             return Ok(0);
         }
         let read_before = seen.read_before;
-        let handed_in = reader
-            .errand(|done| Errand::Chunk(Chunk { plans, refused: Vec::new(), snapshot, read_before, done }));
+        let chunk = |done| Chunk { plans, refused: Vec::new(), snapshot, read_before, compares: None, done };
+        let handed_in = reader.errand(|done| Errand::Chunk(chunk(done)));
         if lease.while_waiting(handed_in).await? == ChunkEnd::Written {
             return Ok(count);
         }

@@ -149,6 +149,7 @@ impl Supervisor {
                 let ended = self.session(pipeline, *started, stop).await;
                 pipeline.metrics().stream.leader.set(0);
                 pipeline.health().progress().tell_nowhere();
+                pipeline.ledger().stand_down();
                 match ended {
                     Err(fault) if wire::is_publication_unknown(&fault) => {
                         self.stuck = Some(pipeline.acknowledged());

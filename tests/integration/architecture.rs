@@ -53,6 +53,7 @@ const LAW: &[(&str, &[&str])] = &[
             "catalog",
         ],
     ),
+    ("audit", &["health", "balance", "keyplan", "sink", "wire", "pipeline", "resync", "catalog"]),
     (
         "supervise",
         &[

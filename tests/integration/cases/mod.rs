@@ -26,6 +26,7 @@ mod budget;
 mod cost;
 mod crash;
 mod durability;
+mod foreign_writers;
 mod freshness;
 mod gone;
 mod history;

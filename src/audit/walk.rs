@@ -1,0 +1,121 @@
+//! The continuous audit: every user of every table compared, a page at a time, at a rate that nobody feels.
+//!
+//! It finds what nothing announced: what was written while nothing was watched, or was too much to be remembered. Who
+//! differs is a suspect like any other.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::backoff::Backoff;
+use crate::balance::{Kind, Reread};
+use crate::error::Result;
+use crate::keyplan::{KeyPlan, Timed};
+use crate::metrics::AuditMetrics;
+use crate::pipeline::Ledger;
+use crate::resync::read::{self, Which};
+use crate::resync::table::Table;
+use crate::resync::{Pace, Reader, load};
+use crate::sink::Difference;
+use crate::wire::Lease;
+
+use super::{Auditor, Tracked};
+
+/// Users read in one transaction.
+const PAGE_USERS: usize = 100;
+/// Shortest time from one page to the next: a small table is not read over and over.
+const PAGE_INTERVAL: Duration = Duration::from_secs(1);
+/// First and longest delay before the walk goes on after a fault.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// Walks over all users.
+pub(super) struct Walker {
+    reader: Reader,
+    ledger: Arc<Ledger>,
+    timed: Arc<Timed>,
+    metrics: AuditMetrics,
+    tracked: Tracked,
+    pace: Pace,
+    /// Whether there is to be no walk.
+    is_off: bool,
+}
+
+impl Walker {
+    pub(super) fn new(auditor: &Auditor, tracked: Tracked) -> Walker {
+        let rate = auditor.reader.config.audit.users_per_second;
+        Walker {
+            reader: auditor.reader.clone(),
+            ledger: Arc::clone(&auditor.ledger),
+            timed: Arc::clone(&auditor.timed),
+            metrics: auditor.metrics.clone(),
+            tracked,
+            pace: Pace::new(rate),
+            is_off: rate == 0,
+        }
+    }
+
+    /// Walks for ever.
+    ///
+    /// # Errors
+    /// Definite ones of the database.
+    pub(super) async fn run(mut self) -> Result<()> {
+        if self.is_off {
+            std::future::pending::<()>().await;
+        }
+        let mut backoff = Backoff::new(RETRY.0, RETRY.1, 4);
+        loop {
+            tokio::time::sleep(PAGE_INTERVAL).await;
+            match self.walk_once().await {
+                Err(fault) if fault.is_transient() => {
+                    tracing::debug!(%fault, "the audit begins again");
+                    tokio::time::sleep(backoff.next_delay()).await;
+                }
+                Err(fault) => return Err(fault),
+                Ok(()) => backoff.reset(),
+            }
+        }
+    }
+
+    async fn walk_once(&mut self) -> Result<()> {
+        self.while_watched().await;
+        for (_, table) in load::described(&self.reader).await? {
+            let mut after = None;
+            loop {
+                self.while_watched().await;
+                let (users, last) = self.page(&table, after).await?;
+                tokio::join!(self.pace.take(users), tokio::time::sleep(PAGE_INTERVAL));
+                match last {
+                    Some(last) => after = Some(last),
+                    None => break,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Not while there is no way to read Redis: it is busy then, or away.
+    async fn while_watched(&mut self) {
+        if self.tracked.wait_for(Option::is_some).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Compares the next users; how many they were, and where the next page begins.
+    async fn page(&mut self, table: &Table, after: Option<String>) -> Result<(u64, Option<String>)> {
+        let config = Arc::clone(&self.reader.config);
+        let mut lease = Lease::new(&config.postgres);
+        let up_to = read::hop(lease.client().await?, table, after.as_deref(), PAGE_USERS).await?;
+        let which = Which::Range { after, up_to: up_to.clone() };
+        let rows = read::read(lease.client().await?, table, &which).await?;
+        let (plans, _) = self.reader.plans(table, &rows, Kind::Reread(Reread::Heal));
+        let plans: Vec<Arc<KeyPlan>> = plans.into_iter().map(Arc::new).collect();
+        let Some(tracked) = self.tracked.borrow().clone() else { return Ok((0, up_to)) };
+        let differences = tracked.compare(&plans, &self.timed).await;
+        for (plan, difference) in plans.iter().zip(differences) {
+            if difference != Difference::Equal {
+                self.ledger.suspect(plan.user.clone(), Instant::now());
+            }
+        }
+        self.metrics.audited.inc_by(plans.len() as u64);
+        Ok((plans.len() as u64, up_to))
+    }
+}

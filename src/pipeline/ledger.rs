@@ -1,0 +1,385 @@
+//! Whose keys may not hold what the database says, and what was written last.
+//!
+//! Redis announces keys that are written, ours among them, and says neither by whom nor what; writes of one turn of
+//! its event loop are announced once, and two connections have no order. So announcements are not taken for ours or
+//! theirs by counting or by time: each makes its user a suspect, every write of ours does too, and a suspect is looked at
+//! a grace after it became one. Whether Redis holds what we wrote last tells our own writes, without asking the
+//! database: what was written is remembered that long. A write of another program behind the look is
+//! announced behind it, and looked at again. So none is masked, whenever it comes.
+//!
+//! What is only ever deleted (derived keys) cannot be compared. One that is announced within a grace after an event has
+//! deleted it was computed from what was true before, and is deleted once more; one that comes later lives.
+//!
+//! Watching costs Redis something for each of our own events, so it is suspended while there are many or Redis is
+//! behind. Users whom the stream changes meanwhile are suspects afterwards. All others are left to the audit.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use crate::balance::User;
+use crate::config::{Audit, ForeignWrites};
+use crate::keyplan::{EventJson, KeyMap, KeyPlan, Step};
+use crate::metrics::AuditMetrics;
+use crate::sink::Outcome;
+
+/// Suspects that are remembered; who comes beyond is left to the audit, and counted.
+const MAX_SUSPECTS: usize = 65_536;
+/// Users changed while nothing was watched.
+const MAX_CHANGED: usize = 65_536;
+/// Users of whom it is remembered what was written last, about 1.5 KB each.
+const MAX_WRITTEN: usize = 8_192;
+/// Derived keys that were announced and are not judged yet.
+const MAX_REFILLS: usize = 16_384;
+
+/// Events a second above which nothing is watched: each costs Redis about 10 us more, so that it is 5 % of a core.
+const SUSPEND_EVENTS_PER_SECOND: f64 = 5_000.0;
+/// Lag above which nothing is watched.
+const SUSPEND_LAG: Duration = Duration::from_secs(1);
+/// Reports in a row under half of these bounds before watching is resumed.
+const CALM_REPORTS: u32 = 4;
+/// A suspect who differs and was written again since is looked at later instead: the write may stand before its own
+/// commit. So often, and then no more.
+const MAX_POSTPONED: u8 = 2;
+/// What was written is remembered for so many graces: a derived key is judged two after the event.
+const REMEMBERED_GRACES: u32 = 3;
+
+/// Why somebody is a suspect.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cause {
+    /// A key was announced.
+    pub announced: bool,
+    /// The audit found a difference.
+    pub audited: bool,
+    /// We wrote.
+    pub ours: bool,
+}
+
+impl Cause {
+    const ANNOUNCED: Cause = Cause { announced: true, audited: false, ours: false };
+    const AUDITED: Cause = Cause { announced: false, audited: true, ours: false };
+    const OURS: Cause = Cause { announced: false, audited: false, ours: true };
+
+    fn join(&mut self, other: Cause) {
+        self.announced |= other.announced;
+        self.audited |= other.audited;
+        self.ours |= other.ours;
+    }
+}
+
+/// A suspect whose time has come.
+#[derive(Debug, Clone)]
+pub struct Suspect {
+    /// Who.
+    pub user: User,
+    /// Why.
+    pub cause: Cause,
+    /// What was written last, where that is all there is to know.
+    pub written: Option<Arc<KeyPlan>>,
+    postponed: u8,
+}
+
+impl Suspect {
+    /// Whether we wrote, and what cannot be told.
+    pub fn is_ours(&self) -> bool {
+        self.cause.ours && self.written.is_none()
+    }
+}
+
+/// Shared by the pipeline, which writes, by those who hear what is announced, and by those who look.
+pub struct Ledger {
+    state: Mutex<State>,
+    wanted: watch::Sender<bool>,
+    mode: ForeignWrites,
+    grace: Duration,
+    key_map: Arc<KeyMap>,
+    metrics: AuditMetrics,
+}
+
+#[derive(Default)]
+struct State {
+    /// Whether everything that is written is announced.
+    live: bool,
+    suspects: HashMap<User, Why>,
+    /// By the time at which each is due.
+    due: VecDeque<(Instant, User)>,
+    written: HashMap<User, Written>,
+    /// By the time at which each may be forgotten, unless it was written again.
+    old: VecDeque<(Instant, User)>,
+    /// Whose it is, and when it was announced last.
+    refills: HashMap<Bytes, (User, Instant)>,
+    refills_due: VecDeque<(Instant, Bytes)>,
+    changed: HashSet<User>,
+    events: u64,
+    reported: Option<Instant>,
+    calm: u32,
+}
+
+#[derive(Default)]
+struct Why {
+    cause: Cause,
+    postponed: u8,
+}
+
+struct Written {
+    plan: Option<Arc<KeyPlan>>,
+    at: Instant,
+}
+
+impl Ledger {
+    /// One that watches nothing yet.
+    pub fn new(config: &Audit, key_map: Arc<KeyMap>, metrics: AuditMetrics) -> Ledger {
+        let (wanted, _) = watch::channel(false);
+        let (mode, grace) = (config.foreign_writes, config.grace);
+        Ledger { state: Mutex::default(), wanted, mode, grace, key_map, metrics }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether what is written is to be announced.
+    pub fn wanted(&self) -> watch::Receiver<bool> {
+        self.wanted.subscribe()
+    }
+
+    /// What to do about foreign writes.
+    pub fn mode(&self) -> ForeignWrites {
+        self.mode
+    }
+
+    /// How long a suspect is left alone.
+    pub fn grace(&self) -> Duration {
+        self.grace
+    }
+
+    /// Redis acknowledged these plans, which are of the stream or rows that were read.
+    pub fn wrote(&self, plans: Vec<KeyPlan>, outcomes: &[Outcome], from_stream: bool, now: Instant) {
+        if self.mode == ForeignWrites::Off || plans.is_empty() {
+            return;
+        }
+        let mut state = self.state();
+        state.events += plans.len() as u64;
+        let is_live = state.live;
+        for (mut plan, outcome) in plans.into_iter().zip(outcomes) {
+            if !is_live {
+                if from_stream {
+                    self.change(&mut state, plan.user);
+                }
+                continue;
+            }
+            let user = plan.user.clone();
+            let is_whole = plan.whole && matches!(outcome, Outcome::Applied(_));
+            // A completed row alone leaves what is compared as it was, and deletes nothing.
+            if is_whole
+                || plan.row_xid.is_some()
+                || plan.rereads
+                || matches!(outcome, Outcome::Refused { .. })
+            {
+                plan.event = EventJson::Fixed(Bytes::new());
+                self.remember(&mut state, &user, is_whole.then(|| Arc::new(plan)), now);
+            }
+            self.add(&mut state, user, Cause::OURS, now);
+        }
+        let long = self.grace * REMEMBERED_GRACES;
+        while let Some(user) = pop_due(&mut state.old, now) {
+            match state.written.get(&user).map(|written| written.at) {
+                Some(at) if at + long > now => state.old.push_back((at + long, user)),
+                _ => drop(state.written.remove(&user)),
+            }
+        }
+    }
+
+    fn remember(&self, state: &mut State, user: &User, plan: Option<Arc<KeyPlan>>, now: Instant) {
+        if let Some(written) = state.written.get_mut(user) {
+            *written = Written { plan, at: now };
+        } else if state.written.len() < MAX_WRITTEN {
+            state.written.insert(user.clone(), Written { plan, at: now });
+            state.old.push_back((now + self.grace * REMEMBERED_GRACES, user.clone()));
+        } else {
+            self.metrics.overflows.inc();
+        }
+    }
+
+    fn change(&self, state: &mut State, user: User) {
+        if state.changed.len() < MAX_CHANGED {
+            state.changed.insert(user);
+        } else {
+            self.metrics.overflows.inc();
+        }
+    }
+
+    fn add(&self, state: &mut State, user: User, cause: Cause, now: Instant) {
+        if let Some(why) = state.suspects.get_mut(&user) {
+            why.cause.join(cause);
+        } else if state.suspects.len() < MAX_SUSPECTS {
+            state.due.push_back((now + self.grace, user.clone()));
+            state.suspects.insert(user, Why { cause, postponed: 0 });
+        } else {
+            self.metrics.overflows.inc();
+        }
+    }
+
+    /// Somebody wrote or deleted these keys.
+    pub fn announced(&self, keys: &[Bytes], now: Instant) {
+        let mut state = self.state();
+        for key in keys {
+            let whose = std::str::from_utf8(key).ok().and_then(|key| self.key_map.whose(key));
+            let Some((user_type, id, is_written)) = whose else { continue };
+            let user = User { user_type: user_type.into(), id: id.into(), numeric_id: false };
+            match is_written {
+                true => self.add(&mut state, user, Cause::ANNOUNCED, now),
+                false => self.refill(&mut state, key, user, now),
+            }
+        }
+    }
+
+    fn refill(&self, state: &mut State, key: &Bytes, user: User, now: Instant) {
+        if let Some((_, announced)) = state.refills.get_mut(key) {
+            *announced = now;
+        } else if state.refills.len() < MAX_REFILLS {
+            // A copy: a key shares the buffer of all that were announced with it.
+            let key = Bytes::copy_from_slice(key);
+            state.refills_due.push_back((now + self.grace, key.clone()));
+            state.refills.insert(key, (user, now));
+        } else {
+            self.metrics.overflows.inc();
+        }
+    }
+
+    /// The audit found a difference.
+    pub fn suspect(&self, user: User, now: Instant) {
+        self.add(&mut self.state(), user, Cause::AUDITED, now);
+    }
+
+    /// Suspects whose time has come, no more than so many.
+    pub fn take_due(&self, limit: usize, now: Instant) -> Vec<Suspect> {
+        let mut state = self.state();
+        let mut taken = Vec::new();
+        while taken.len() < limit
+            && let Some(user) = pop_due(&mut state.due, now)
+        {
+            let Some(Why { cause, postponed }) = state.suspects.remove(&user) else { continue };
+            let written = state.written.get(&user).and_then(|written| written.plan.clone());
+            taken.push(Suspect { user, cause, written, postponed });
+        }
+        taken
+    }
+
+    /// Puts a suspect off who differs and became one again since; whether that is done.
+    pub fn postpone(&self, suspect: &Suspect) -> bool {
+        if suspect.postponed >= MAX_POSTPONED {
+            return false;
+        }
+        let mut state = self.state();
+        let again = state.suspects.get_mut(&suspect.user);
+        again
+            .map(|why| {
+                why.postponed = why.postponed.max(suspect.postponed + 1);
+                why.cause.join(suspect.cause);
+            })
+            .is_some()
+    }
+
+    /// Puts back suspects who could not be looked at.
+    pub fn put_back(&self, suspects: Vec<Suspect>, now: Instant) {
+        let mut state = self.state();
+        for Suspect { user, cause, .. } in suspects {
+            self.add(&mut state, user, cause, now);
+        }
+    }
+
+    /// Derived keys to be deleted once more.
+    pub fn take_refills(&self, now: Instant) -> Vec<Bytes> {
+        let mut state = self.state();
+        let mut stale = Vec::new();
+        while let Some(key) = pop_due(&mut state.refills_due, now) {
+            let Some((user, announced)) = state.refills.remove(&key) else { continue };
+            let deleted_by = |written: &&Written| {
+                announced <= written.at + self.grace
+                    && written.plan.as_ref().is_none_or(|plan| deletes(plan, &key))
+            };
+            if state.written.get(&user).filter(deleted_by).is_some() {
+                stale.push(key);
+            }
+        }
+        stale
+    }
+
+    /// From now on everything that is written is announced.
+    pub fn resume(&self, now: Instant) {
+        let mut state = self.state();
+        state.live = true;
+        for user in std::mem::take(&mut state.changed) {
+            self.add(&mut state, user, Cause::OURS, now);
+        }
+        self.metrics.watching.set(1);
+    }
+
+    /// Something may not have been announced. What was written last is no longer known either.
+    pub fn interrupt(&self) {
+        let mut state = self.state();
+        let State { suspects, due, changed, written, .. } = std::mem::take(&mut *state);
+        *state = State { suspects, due, changed, ..State::default() };
+        // The break is older than the news of it.
+        for user in written.into_keys() {
+            self.change(&mut state, user);
+        }
+        self.metrics.watching.set(0);
+    }
+
+    /// How the stream stands: decides whether it is time to watch.
+    pub fn report(&self, lag: Duration, is_loaded: bool, now: Instant) {
+        if self.mode == ForeignWrites::Off {
+            return;
+        }
+        let mut state = self.state();
+        let events = std::mem::take(&mut state.events);
+        let since = state.reported.replace(now).map_or(Duration::from_secs(1), |before| now - before);
+        let load = (events as f64 / since.as_secs_f64().max(0.001) / SUSPEND_EVENTS_PER_SECOND)
+            .max(lag.as_secs_f64() / SUSPEND_LAG.as_secs_f64());
+        let calm = is_loaded && load < 0.5;
+        state.calm = if calm { state.calm.saturating_add(1) } else { 0 };
+        let is_wanted = *self.wanted.borrow();
+        if is_wanted && (load > 1.0 || !is_loaded) {
+            self.want(false);
+        } else if !is_wanted && state.calm >= CALM_REPORTS {
+            self.want(true);
+        }
+    }
+
+    /// The stream ended: who goes on with it is not known.
+    pub fn stand_down(&self) {
+        self.state().calm = 0;
+        self.want(false);
+    }
+
+    fn want(&self, wanted: bool) {
+        let changed = self.wanted.send_replace(wanted) != wanted;
+        if changed {
+            tracing::debug!(wanted, "watching for foreign writes");
+        }
+    }
+}
+
+/// The first of the queue whose time has come.
+fn pop_due<T>(queue: &mut VecDeque<(Instant, T)>, now: Instant) -> Option<T> {
+    queue.front().filter(|(due, _)| *due <= now)?;
+    queue.pop_front().map(|(_, what)| what)
+}
+
+/// Whether a plan deletes this key, by its name or by a pattern.
+fn deletes(plan: &KeyPlan, key: &Bytes) -> bool {
+    plan.steps.iter().any(|step| match step {
+        Step::Delete { key: deleted, .. } => deleted == key,
+        Step::DeletePattern { prefix, suffix, .. } => crate::sink::matches(key, prefix, suffix),
+        _ => false,
+    })
+}
+
+#[cfg(test)]
+#[path = "ledger_tests.rs"]
+mod tests;

@@ -1,0 +1,137 @@
+use super::*;
+use crate::balance::{Event, Field, Kind, Value};
+use crate::config::{KeyMapSpec, TableSpec};
+use crate::lsn::{Lsn, Position, Xid64};
+use crate::pgoutput::PgTime;
+use crate::sink::Applied;
+use crate::txn::CommitInfo;
+
+const GRACE: Duration = Duration::from_secs(1);
+const APPLIED: Outcome = Outcome::Applied(Applied { as_update: false, retyped_keys: 0 });
+
+/// A ledger that watches since `now`.
+fn live(now: Instant) -> Ledger {
+    let spec = KeyMapSpec::from_toml(crate::config::keys::BUILT_IN).unwrap();
+    let key_map = Arc::new(KeyMap::compile(&spec, &TableSpec::defaults()).unwrap());
+    let audit = Audit { foreign_writes: ForeignWrites::Heal, grace: GRACE, users_per_second: 0 };
+    let ledger = Ledger::new(&audit, key_map, crate::metrics::Metrics::new().unwrap().audit);
+    ledger.resume(now);
+    ledger
+}
+
+fn plan(ledger: &Ledger, id: &str, kind: Kind, value: Value) -> KeyPlan {
+    let commit = CommitInfo { commit_lsn: Lsn(16), time: PgTime(0), xid: Xid64(9) };
+    ledger.key_map.plan(&Event {
+        user: User { user_type: "live".into(), id: id.into(), numeric_id: true },
+        kind,
+        commit: Arc::new(commit),
+        position: Position { commit_lsn: Lsn(16), ordinal: 0 },
+        fields: vec![Field { name: "wallet_balance".into(), value }],
+        balance_column: "wallet_balance".into(),
+        changed: None,
+        completed: Vec::new(),
+        doubt: None,
+    })
+}
+
+fn keys(keys: &[&'static str]) -> Vec<Bytes> {
+    keys.iter().map(|key| Bytes::from(*key)).collect()
+}
+
+#[test]
+fn who_is_announced_is_looked_at_a_grace_later_and_once() {
+    let now = Instant::now();
+    let ledger = live(now);
+    ledger.announced(&keys(&["user:{live:1}:config", "user_balance:live:1", "user:{live:1}:session"]), now);
+    ledger.announced(&keys(&["user_balance:live:2"]), now + GRACE / 2);
+    assert!(ledger.take_due(9, now + GRACE - Duration::from_millis(1)).is_empty());
+    let due = ledger.take_due(9, now + GRACE);
+    assert_eq!(due.len(), 1);
+    assert_eq!((&*due[0].user.id, due[0].written.is_some()), ("1", false));
+    assert_eq!(ledger.take_due(9, now + GRACE * 2).len(), 1);
+    assert!(ledger.take_due(9, now + GRACE * 9).is_empty());
+}
+
+#[test]
+fn whom_we_wrote_is_looked_at_even_where_nothing_is_announced() {
+    let now = Instant::now();
+    let ledger = live(now);
+    let whole = plan(&ledger, "1", Kind::Updated, Value::Text("5".into()));
+    let partly = plan(&ledger, "2", Kind::Updated, Value::Unchanged);
+    let skipped = plan(&ledger, "3", Kind::Updated, Value::Text("5".into()));
+    ledger.wrote(vec![whole, partly, skipped], &[APPLIED, APPLIED, Outcome::Skipped], true, now);
+    let due = ledger.take_due(9, now + GRACE);
+    let known: Vec<_> = due.iter().map(|suspect| (&*suspect.user.id, suspect.written.is_some())).collect();
+    assert_eq!(known, [("1", true), ("2", false), ("3", false)], "what was not sent is not known");
+    assert!(due.iter().all(|suspect| suspect.cause == Cause::OURS));
+}
+
+#[test]
+fn who_was_written_again_since_is_put_off_but_not_for_ever() {
+    let mut now = Instant::now();
+    let ledger = live(now);
+    ledger.announced(&keys(&["user_balance:live:1"]), now);
+    for put_off in [true, true, false] {
+        now += GRACE;
+        let due = ledger.take_due(9, now);
+        ledger.announced(&keys(&["user_balance:live:1"]), now);
+        assert_eq!(ledger.postpone(&due[0]), put_off);
+    }
+    let due = ledger.take_due(9, now + GRACE);
+    assert!(!ledger.postpone(&due[0]), "nobody wrote since");
+}
+
+#[test]
+fn a_derived_key_that_comes_within_the_grace_is_stale() {
+    let now = Instant::now();
+    let ledger = live(now);
+    let of = |id: &str| plan(&ledger, id, Kind::Updated, Value::Text("5".into()));
+    // Announced before we hear that our delete is done.
+    ledger.announced(&keys(&["user_stats:live:1", "user_stats:live:9"]), now);
+    ledger.wrote(vec![of("1")], &[APPLIED], true, now);
+    ledger
+        .announced(&keys(&["financial_summary:live:1:week", "financial_summary:live:12:week"]), now + GRACE);
+    ledger.announced(&keys(&["user_margin_calc:live:1"]), now + GRACE + Duration::from_millis(1));
+    assert_eq!(ledger.take_refills(now + GRACE), ["user_stats:live:1"]);
+    assert_eq!(ledger.take_refills(now + GRACE * 3), ["financial_summary:live:1:week"]);
+}
+
+#[test]
+fn who_was_changed_while_nothing_was_announced_is_looked_at_afterwards() {
+    let now = Instant::now();
+    let ledger = live(now);
+    let of = |id: &str| plan(&ledger, id, Kind::Updated, Value::Text("5".into()));
+    ledger.wrote(vec![of("1")], &[APPLIED], true, now);
+    ledger.take_due(9, now + GRACE);
+    ledger.interrupt();
+    ledger.wrote(vec![of("2")], &[APPLIED], true, now + GRACE);
+    ledger.wrote(vec![of("3")], &[APPLIED], false, now + GRACE);
+    assert!(ledger.take_due(9, now + GRACE * 9).is_empty());
+    ledger.resume(now + GRACE * 9);
+    let due = ledger.take_due(9, now + GRACE * 10);
+    let mut users: Vec<_> =
+        due.iter().map(|suspect| (&*suspect.user.id, suspect.written.is_some())).collect();
+    users.sort_unstable();
+    assert_eq!(users, [("1", false), ("2", false)], "a load's rows are not the stream's");
+}
+
+#[test]
+fn watching_rests_while_there_is_much_to_do() {
+    let mut now = Instant::now();
+    let ledger = live(now);
+    let wanted = ledger.wanted();
+    let mut report = |lag: u64, loaded: bool| {
+        now += Duration::from_millis(250);
+        ledger.report(Duration::from_millis(lag), loaded, now);
+        *wanted.borrow()
+    };
+    assert!(!report(0, false) && !report(0, true) && !report(0, true) && !report(0, true));
+    assert!(report(0, true) && report(900, true));
+    assert!(!report(1_100, true) && !report(600, true));
+    for _ in 0..3 {
+        assert!(!report(100, true));
+    }
+    assert!(report(100, true));
+    ledger.state().events = 2_000;
+    assert!(!report(0, true), "8,000 events a second");
+}
