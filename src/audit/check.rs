@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::backoff::Backoff;
@@ -15,8 +16,8 @@ use crate::pipeline::ledger::Suspect;
 use crate::pipeline::{Chunk, ChunkEnd, Compares, Errand};
 use crate::resync::read::{self, Rows, Which};
 use crate::resync::table::Table;
-use crate::resync::{load, sweep};
-use crate::sink::Difference;
+use crate::resync::{Pace, load, sweep};
+use crate::sink::{Difference, TrackedReader};
 use crate::wire::Lease;
 
 use super::{Auditor, Tracked};
@@ -25,6 +26,8 @@ use super::{Auditor, Tracked};
 const BATCH_SUSPECTS: usize = 200;
 /// How often it is looked whose time has come.
 const TICK: Duration = Duration::from_millis(50);
+/// Most suspects that are read from the database in a second: a burst of them is no burst there.
+const SUSPECTS_PER_SECOND: usize = 2_000;
 /// How long the description of the tables is used; a read that fails describes them again at once.
 const DESCRIBED: Duration = Duration::from_secs(5);
 /// First and longest delay before suspects are looked at again after a fault.
@@ -34,12 +37,14 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 pub(super) struct Checker {
     parts: Auditor,
     tracked: Tracked,
+    /// How fast the database is asked.
+    pace: Pace,
     described: Option<(Instant, Vec<Table>)>,
 }
 
 impl Checker {
     pub(super) fn new(parts: Auditor, tracked: Tracked) -> Checker {
-        Checker { parts, tracked, described: None }
+        Checker { parts, tracked, pace: Pace::new(SUSPECTS_PER_SECOND), described: None }
     }
 
     /// Looks for ever.
@@ -92,6 +97,7 @@ impl Checker {
 
     /// Those who do not hold what was written last are compared with the database.
     async fn look_at(&mut self, suspects: Vec<Suspect>) -> Result<()> {
+        let suspects = self.without_the_expired(suspects).await?;
         let (known, mut others): (Vec<_>, Vec<_>) =
             suspects.into_iter().partition(|suspect| suspect.written.is_some());
         let plans: Vec<Arc<KeyPlan>> = known.iter().filter_map(|suspect| suspect.written.clone()).collect();
@@ -103,6 +109,7 @@ impl Checker {
         if others.is_empty() {
             return Ok(());
         }
+        self.pace.take(others.len() as u64).await;
         let tables = self.tables().await?;
         let mut by_user: HashMap<User, Suspect> =
             others.into_iter().map(|suspect| (suspect.user.clone(), suspect)).collect();
@@ -118,6 +125,17 @@ impl Checker {
             }
         }
         self.compare_absent(&tables, &mut lease, by_user.into_values().collect()).await
+    }
+
+    /// A load writes many keys that live equally long, so they expire together: they are absent, and not wrong.
+    async fn without_the_expired(&self, suspects: Vec<Suspect>) -> Result<Vec<Suspect>> {
+        let only: Vec<Bytes> = suspects.iter().filter_map(|suspect| suspect.only.clone()).collect();
+        if only.is_empty() {
+            return Ok(suspects);
+        }
+        let mut absent = self.reading()?.absent(&only).await.into_iter();
+        let stays = |suspect: &Suspect| suspect.only.is_none() || !absent.next().unwrap_or(false);
+        Ok(suspects.into_iter().filter(stays).collect())
     }
 
     /// Users that a table holds; they leave `suspects`.
@@ -197,9 +215,12 @@ impl Checker {
 
     /// Compares over the connections that are watched: what is written behind it is announced behind it.
     async fn compare(&self, plans: &[Arc<KeyPlan>]) -> Result<Vec<Difference>> {
+        Ok(self.reading()?.compare(plans, &self.parts.timed).await)
+    }
+
+    fn reading(&self) -> Result<TrackedReader> {
         let tracked = self.tracked.borrow().clone();
-        let tracked = tracked.ok_or_else(|| Error::transient("redis is not watched at the moment", ""))?;
-        Ok(tracked.compare(plans, &self.parts.timed).await)
+        tracked.ok_or_else(|| Error::transient("redis is not watched at the moment", ""))
     }
 
     async fn tables(&mut self) -> Result<Vec<Table>> {

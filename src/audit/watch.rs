@@ -42,6 +42,8 @@ impl Watcher {
                     }
                     self.told.send_replace(None);
                     self.ledger.interrupt();
+                    drop(tracker);
+                    tokio::time::sleep(RETRY_FIRST).await;
                 }
                 Err(fault) => {
                     if outage.is_news(&fault) {

@@ -1,7 +1,7 @@
 //! What a key map says of keys that it did not render: whose they are, and what of them can be compared.
 
 use super::key::KeyTemplate;
-use super::keymap::{Action, KeyMap};
+use super::keymap::{Action, KeyMap, Step};
 use super::template::Source;
 
 /// What a comparison with the database leaves out.
@@ -13,13 +13,35 @@ pub struct Timed {
     pub strings: Vec<Vec<u8>>,
 }
 
+/// What becomes of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It is only ever deleted.
+    Deleted,
+    /// It is written, and goes by itself.
+    Expires,
+    /// It is written, and stays.
+    Lasts,
+}
+
 impl KeyMap {
-    /// Whose key it is, by the first template that it fits, and whether some step writes it and does not only
-    /// delete it.
-    pub fn whose<'k>(&self, key: &'k str) -> Option<(&'k str, &'k str, bool)> {
+    /// Whose key it is, by the first template that it fits, and what becomes of it.
+    pub fn whose<'k>(&self, key: &'k str) -> Option<(&'k str, &'k str, Fate)> {
         let fits = |(at, template): (usize, &KeyTemplate)| Some((at, template.parse_key(key)?));
         let (at, (user_type, id)) = self.templates.iter().enumerate().find_map(fits)?;
-        Some((user_type, id, self.writes(at)))
+        Some((user_type, id, self.fate(at)))
+    }
+
+    fn fate(&self, template: usize) -> Fate {
+        let expires = |step: &Step| match &step.action {
+            Action::String { key, ttl, .. } => *key == template && ttl.is_some(),
+            _ => false,
+        };
+        match self.writes(template) {
+            false => Fate::Deleted,
+            true if self.steps.iter().any(expires) => Fate::Expires,
+            true => Fate::Lasts,
+        }
     }
 
     /// What holds the time of the event that wrote it, and so is another one after every reading.
@@ -57,11 +79,11 @@ mod tests {
     #[test]
     fn a_key_tells_whose_it_is_and_whether_it_is_written() {
         let map = built_in();
-        assert_eq!(map.whose("user:{live:7}:config"), Some(("live", "7", true)));
-        assert_eq!(map.whose("user_balance:live:7"), Some(("live", "7", true)));
-        assert_eq!(map.whose("user:live:7:config"), Some(("live", "7", false)));
-        assert_eq!(map.whose("user_stats:live:7"), Some(("live", "7", false)));
-        assert_eq!(map.whose("financial_summary:live:7:week"), Some(("live", "7", false)));
+        assert_eq!(map.whose("user:{live:7}:config"), Some(("live", "7", Fate::Lasts)));
+        assert_eq!(map.whose("user_balance:live:7"), Some(("live", "7", Fate::Expires)));
+        assert_eq!(map.whose("user:live:7:config"), Some(("live", "7", Fate::Deleted)));
+        assert_eq!(map.whose("user_stats:live:7"), Some(("live", "7", Fate::Deleted)));
+        assert_eq!(map.whose("financial_summary:live:7:week"), Some(("live", "7", Fate::Deleted)));
         assert_eq!(map.whose("lockstep:fence:{live:7}"), None);
         assert_eq!(map.whose("user:{live:7}:session"), None);
     }

@@ -13,7 +13,7 @@ mod texts;
 
 pub use key::{KeyTemplate, escape_glob};
 pub use keymap::{KeyMap, MAX_WATCHED};
-pub use lookup::Timed;
+pub use lookup::{Fate, Timed};
 pub use texts::{Pairs, Texts};
 
 use std::time::Duration;

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 
 use crate::balance::User;
 use crate::config::{Audit, ForeignWrites};
-use crate::keyplan::{EventJson, KeyMap, KeyPlan, Step};
+use crate::keyplan::{EventJson, Fate, KeyMap, KeyPlan, Step};
 use crate::metrics::AuditMetrics;
 use crate::sink::Outcome;
 
@@ -79,6 +79,8 @@ pub struct Suspect {
     pub cause: Cause,
     /// What was written last, where that is all there is to know.
     pub written: Option<Arc<KeyPlan>>,
+    /// The one key that was announced, where that goes by itself: when it is absent, nothing is wrong.
+    pub only: Option<Bytes>,
     postponed: u8,
 }
 
@@ -121,6 +123,7 @@ struct State {
 #[derive(Default)]
 struct Why {
     cause: Cause,
+    only: Option<Bytes>,
     postponed: u8,
 }
 
@@ -182,7 +185,7 @@ impl Ledger {
                 plan.event = EventJson::Fixed(Bytes::new());
                 self.remember(&mut state, &user, is_whole.then(|| Arc::new(plan)), now);
             }
-            self.add(&mut state, user, Cause::OURS, now);
+            self.add(&mut state, user, Cause::OURS, None, now);
         }
         let long = self.grace * REMEMBERED_GRACES;
         while let Some(user) = pop_due(&mut state.old, now) {
@@ -212,12 +215,15 @@ impl Ledger {
         }
     }
 
-    fn add(&self, state: &mut State, user: User, cause: Cause, now: Instant) {
+    fn add(&self, state: &mut State, user: User, cause: Cause, only: Option<&Bytes>, now: Instant) {
         if let Some(why) = state.suspects.get_mut(&user) {
             why.cause.join(cause);
+            why.only = why.only.take().filter(|known| only == Some(known));
         } else if state.suspects.len() < MAX_SUSPECTS {
             state.due.push_back((now + self.grace, user.clone()));
-            state.suspects.insert(user, Why { cause, postponed: 0 });
+            state
+                .suspects
+                .insert(user, Why { cause, postponed: 0, only: only.map(|key| Bytes::copy_from_slice(key)) });
         } else {
             self.metrics.overflows.inc();
         }
@@ -228,11 +234,12 @@ impl Ledger {
         let mut state = self.state();
         for key in keys {
             let whose = std::str::from_utf8(key).ok().and_then(|key| self.key_map.whose(key));
-            let Some((user_type, id, is_written)) = whose else { continue };
+            let Some((user_type, id, fate)) = whose else { continue };
             let user = User { user_type: user_type.into(), id: id.into(), numeric_id: false };
-            match is_written {
-                true => self.add(&mut state, user, Cause::ANNOUNCED, now),
-                false => self.refill(&mut state, key, user, now),
+            match fate {
+                Fate::Deleted => self.refill(&mut state, key, user, now),
+                Fate::Lasts => self.add(&mut state, user, Cause::ANNOUNCED, None, now),
+                Fate::Expires => self.add(&mut state, user, Cause::ANNOUNCED, Some(key), now),
             }
         }
     }
@@ -252,7 +259,7 @@ impl Ledger {
 
     /// The audit found a difference.
     pub fn suspect(&self, user: User, now: Instant) {
-        self.add(&mut self.state(), user, Cause::AUDITED, now);
+        self.add(&mut self.state(), user, Cause::AUDITED, None, now);
     }
 
     /// Suspects whose time has come, no more than so many.
@@ -262,9 +269,9 @@ impl Ledger {
         while taken.len() < limit
             && let Some(user) = pop_due(&mut state.due, now)
         {
-            let Some(Why { cause, postponed }) = state.suspects.remove(&user) else { continue };
+            let Some(Why { cause, postponed, only }) = state.suspects.remove(&user) else { continue };
             let written = state.written.get(&user).and_then(|written| written.plan.clone());
-            taken.push(Suspect { user, cause, written, postponed });
+            taken.push(Suspect { user, cause, written, only, postponed });
         }
         taken
     }
@@ -288,7 +295,7 @@ impl Ledger {
     pub fn put_back(&self, suspects: Vec<Suspect>, now: Instant) {
         let mut state = self.state();
         for Suspect { user, cause, .. } in suspects {
-            self.add(&mut state, user, cause, now);
+            self.add(&mut state, user, cause, None, now);
         }
     }
 
@@ -314,7 +321,7 @@ impl Ledger {
         let mut state = self.state();
         state.live = true;
         for user in std::mem::take(&mut state.changed) {
-            self.add(&mut state, user, Cause::OURS, now);
+            self.add(&mut state, user, Cause::OURS, None, now);
         }
         self.metrics.watching.set(1);
     }

@@ -53,6 +53,18 @@ fn who_is_announced_is_looked_at_a_grace_later_and_once() {
 }
 
 #[test]
+fn of_a_key_that_goes_by_itself_it_is_known_that_it_was_the_only_one() {
+    let now = Instant::now();
+    let ledger = live(now);
+    let announced =
+        ["user_balance:live:1", "user_balance:live:1", "user_balance:live:2", "user:{live:2}:config"];
+    ledger.announced(&keys(&announced), now);
+    let due = ledger.take_due(9, now + GRACE);
+    let only: Vec<_> = due.iter().map(|suspect| suspect.only.clone()).collect();
+    assert_eq!(only, [Some("user_balance:live:1".into()), None]);
+}
+
+#[test]
 fn whom_we_wrote_is_looked_at_even_where_nothing_is_announced() {
     let now = Instant::now();
     let ledger = live(now);

@@ -154,7 +154,23 @@ impl TrackedReader {
     pub async fn compare<P: AsRef<KeyPlan>>(&self, plans: &[P], timed: &Timed) -> Vec<Difference> {
         let questions: Vec<Question<'_>> =
             plans.iter().map(|plan| Question::new(plan.as_ref(), timed)).collect();
-        let commands: Vec<(&Bytes, Command)> = questions.iter().flat_map(Question::commands).collect();
+        let commands = questions.iter().flat_map(Question::commands).collect();
+        let mut answers = self.read(commands).await.into_iter();
+        let judge = |question: &Question<'_>| {
+            question.judge(&answers.by_ref().take(question.len()).collect::<Vec<_>>()).0
+        };
+        questions.iter().map(judge).collect()
+    }
+
+    /// Of each key whether it is known to be absent.
+    pub async fn absent(&self, keys: &[Bytes]) -> Vec<bool> {
+        let command = |key: &Bytes| Command::new("EXISTS", vec![key.clone()]);
+        let answers = self.read(keys.iter().map(|key| (key, command(key))).collect()).await;
+        answers.into_iter().map(|answer| answer == Ok(Reply::Int(0))).collect()
+    }
+
+    /// Sends each command to the owner of its key; the answers in the same order.
+    async fn read(&self, commands: Vec<(&Bytes, Command)>) -> Vec<Result<Reply, NodeError>> {
         let mut answers = vec![Err(NodeError::TimedOut); commands.len()];
         for (address, commands) in by_owner(&self.topology, commands).unwrap_or_default() {
             let Some(node) = self.nodes.get(&address) else { continue };
@@ -166,11 +182,7 @@ impl TrackedReader {
                 }
             }
         }
-        let mut answers = answers.into_iter();
-        let judge = |question: &Question<'_>| {
-            question.judge(&answers.by_ref().take(question.len()).collect::<Vec<_>>()).0
-        };
-        questions.iter().map(judge).collect()
+        answers
     }
 }
 
