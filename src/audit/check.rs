@@ -17,7 +17,7 @@ use crate::pipeline::{Chunk, ChunkEnd, Compares, Errand};
 use crate::resync::read::{self, Rows, Which};
 use crate::resync::table::Table;
 use crate::resync::{Pace, load, sweep};
-use crate::sink::{Difference, TrackedReader};
+use crate::sink::{Difference, Expectation, TrackedReader};
 use crate::wire::Lease;
 
 use super::{Auditor, Tracked};
@@ -100,11 +100,14 @@ impl Checker {
         let suspects = self.without_the_expired(suspects).await?;
         let (known, mut others): (Vec<_>, Vec<_>) =
             suspects.into_iter().partition(|suspect| suspect.written.is_some());
-        let plans: Vec<Arc<KeyPlan>> = known.iter().filter_map(|suspect| suspect.written.clone()).collect();
-        let differences = self.compare(&plans).await?;
-        let differs = known.into_iter().zip(differences).filter(|(_, found)| *found != Difference::Equal);
+        let left: Vec<Arc<Expectation>> =
+            known.iter().filter_map(|suspect| suspect.written.clone()).collect();
+        let holds = self.reading()?.holds(&left).await;
+        let differs = known.into_iter().zip(holds).filter(|(_, holds)| !holds);
         others.extend(
-            differs.map(|(suspect, _)| suspect).filter(|suspect| !self.parts.ledger.postpone(suspect)),
+            differs
+                .map(|(suspect, _)| suspect)
+                .filter(|suspect| !self.parts.ledger.postpone(suspect, Instant::now())),
         );
         if others.is_empty() {
             return Ok(());
@@ -147,17 +150,20 @@ impl Checker {
     ) -> Result<()> {
         // A row that touches no key has none to be compared.
         let (plans, _) = self.parts.reader.plans(table, &rows, Kind::Reread(Reread::Heal));
-        let (plans, found): (Vec<Arc<KeyPlan>>, Vec<Suspect>) = plans
+        let (plans, found): (Vec<KeyPlan>, Vec<Suspect>) = plans
             .into_iter()
-            .filter_map(|plan| suspects.remove(&plan.user).map(|suspect| (Arc::new(plan), suspect)))
+            .filter_map(|plan| suspects.remove(&plan.user).map(|suspect| (plan, suspect)))
             .unzip();
         let differences = self.compare(&plans).await?;
         let (mut wrong, mut whose) = (Vec::new(), Vec::new());
         for ((plan, suspect), difference) in plans.into_iter().zip(found).zip(differences) {
-            if difference == Difference::Equal {
+            if difference == Difference::Equal && self.parts.ledger.is_recent(&suspect, Instant::now()) {
+                // A commit may be in the stream and not yet in what was read: only what rests is settled.
+                self.parts.ledger.put_back(vec![suspect], Instant::now());
+            } else if difference == Difference::Equal {
                 self.note(&suspect, Some(Difference::Equal));
-            } else if !self.parts.ledger.postpone(&suspect) {
-                wrong.extend(Arc::into_inner(plan));
+            } else if !self.parts.ledger.postpone(&suspect, Instant::now()) {
+                wrong.push(plan);
                 whose.push(suspect);
             }
         }
@@ -166,7 +172,7 @@ impl Checker {
         }
         let (tell, told) = oneshot::channel();
         let heals = self.parts.ledger.mode() == ForeignWrites::Heal;
-        let compares = Compares { heals, timed: Arc::clone(&self.parts.timed), found: tell };
+        let compares = Compares { heals, timed: Arc::clone(self.parts.ledger.timed()), found: tell };
         let Rows { snapshot, read_before, .. } = rows;
         let (plans, refused, compares) = (wrong, Vec::new(), Some(compares));
         let chunk = |done| Chunk { plans, refused, snapshot, read_before, compares, done };
@@ -175,7 +181,8 @@ impl Checker {
             (ChunkEnd::Written, Ok(found)) => {
                 for (suspect, found) in whose.iter().zip(found) {
                     // Whom an event has changed since it was read looks different, and is a suspect again.
-                    let found = found.filter(|_| heals || !self.parts.ledger.postpone(suspect));
+                    let found =
+                        found.filter(|_| heals || !self.parts.ledger.postpone(suspect, Instant::now()));
                     self.note(suspect, found);
                 }
             }
@@ -197,12 +204,11 @@ impl Checker {
         };
         let suspects: Vec<Suspect> = suspects.into_iter().filter(followed).collect();
         let key_map = &self.parts.reader.key_map;
-        let plans: Vec<Arc<KeyPlan>> =
-            suspects.iter().map(|suspect| Arc::new(key_map.plan_absent(&suspect.user))).collect();
+        let plans: Vec<KeyPlan> = suspects.iter().map(|suspect| key_map.plan_absent(&suspect.user)).collect();
         let differences = self.compare(&plans).await?;
         let mut gone = Vec::new();
         for (suspect, difference) in suspects.iter().zip(differences) {
-            if difference == Difference::Equal || !self.parts.ledger.postpone(suspect) {
+            if difference == Difference::Equal || !self.parts.ledger.postpone(suspect, Instant::now()) {
                 self.note(suspect, Some(difference));
                 gone.extend((difference != Difference::Equal).then(|| suspect.user.clone()));
             }
@@ -214,8 +220,8 @@ impl Checker {
     }
 
     /// Compares over the connections that are watched: what is written behind it is announced behind it.
-    async fn compare(&self, plans: &[Arc<KeyPlan>]) -> Result<Vec<Difference>> {
-        Ok(self.reading()?.compare(plans, &self.parts.timed).await)
+    async fn compare(&self, plans: &[KeyPlan]) -> Result<Vec<Difference>> {
+        Ok(self.reading()?.compare(plans, self.parts.ledger.timed()).await)
     }
 
     fn reading(&self) -> Result<TrackedReader> {

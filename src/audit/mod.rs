@@ -20,7 +20,6 @@ use tokio::sync::watch as latest;
 
 use crate::config::ForeignWrites;
 use crate::error::Result;
-use crate::keyplan::Timed;
 use crate::metrics::AuditMetrics;
 use crate::pipeline::Ledger;
 use crate::resync::Reader;
@@ -33,15 +32,13 @@ type Tracked = latest::Receiver<Option<TrackedReader>>;
 pub struct Auditor {
     reader: Reader,
     ledger: Arc<Ledger>,
-    timed: Arc<Timed>,
     metrics: AuditMetrics,
 }
 
 impl Auditor {
     /// One that has not looked yet.
     pub fn new(reader: Reader, ledger: Arc<Ledger>, metrics: AuditMetrics) -> Auditor {
-        let timed = Arc::new(reader.key_map.timed());
-        Auditor { reader, ledger, timed, metrics }
+        Auditor { reader, ledger, metrics }
     }
 
     /// Watches, compares and walks until a fault is definite.

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use crate::backoff::Backoff;
 use crate::balance::{Kind, Reread};
 use crate::error::Result;
-use crate::keyplan::{KeyPlan, Timed};
 use crate::metrics::AuditMetrics;
 use crate::pipeline::Ledger;
 use crate::resync::read::{self, Which};
@@ -31,7 +30,6 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 pub(super) struct Walker {
     reader: Reader,
     ledger: Arc<Ledger>,
-    timed: Arc<Timed>,
     metrics: AuditMetrics,
     tracked: Tracked,
     pace: Pace,
@@ -45,7 +43,6 @@ impl Walker {
         Walker {
             reader: auditor.reader.clone(),
             ledger: Arc::clone(&auditor.ledger),
-            timed: Arc::clone(&auditor.timed),
             metrics: auditor.metrics.clone(),
             tracked,
             pace: Pace::new(rate),
@@ -107,9 +104,8 @@ impl Walker {
         let which = Which::Range { after, up_to: up_to.clone() };
         let rows = read::read(lease.client().await?, table, &which).await?;
         let (plans, _) = self.reader.plans(table, &rows, Kind::Reread(Reread::Heal));
-        let plans: Vec<Arc<KeyPlan>> = plans.into_iter().map(Arc::new).collect();
         let Some(tracked) = self.tracked.borrow().clone() else { return Ok((0, up_to)) };
-        let differences = tracked.compare(&plans, &self.timed).await;
+        let differences = tracked.compare(&plans, self.ledger.timed()).await;
         for (plan, difference) in plans.iter().zip(differences) {
             if difference != Difference::Equal {
                 self.ledger.suspect(plan.user.clone(), Instant::now());

@@ -22,16 +22,16 @@ use tokio::sync::watch;
 
 use crate::balance::User;
 use crate::config::{Audit, ForeignWrites};
-use crate::keyplan::{EventJson, Fate, KeyMap, KeyPlan, Step};
+use crate::keyplan::{Fate, KeyMap, KeyPlan, Timed};
 use crate::metrics::AuditMetrics;
-use crate::sink::Outcome;
+use crate::sink::{Expectation, Outcome, Shape};
 
 /// Suspects that are remembered; who comes beyond is left to the audit, and counted.
 const MAX_SUSPECTS: usize = 65_536;
 /// Users changed while nothing was watched.
 const MAX_CHANGED: usize = 65_536;
-/// Users of whom it is remembered what was written last, about 1.5 KB each.
-const MAX_WRITTEN: usize = 8_192;
+/// Users of whom it is remembered what was written last, about 1 KB each.
+const MAX_WRITTEN: usize = 16_384;
 /// Derived keys that were announced and are not judged yet.
 const MAX_REFILLS: usize = 16_384;
 
@@ -78,9 +78,11 @@ pub struct Suspect {
     /// Why.
     pub cause: Cause,
     /// What was written last, where that is all there is to know.
-    pub written: Option<Arc<KeyPlan>>,
+    pub written: Option<Arc<Expectation>>,
     /// The one key that was announced, where that goes by itself: when it is absent, nothing is wrong.
     pub only: Option<Bytes>,
+    /// When they were written last.
+    last: Instant,
     postponed: u8,
 }
 
@@ -98,6 +100,7 @@ pub struct Ledger {
     mode: ForeignWrites,
     grace: Duration,
     key_map: Arc<KeyMap>,
+    timed: Arc<Timed>,
     metrics: AuditMetrics,
 }
 
@@ -118,17 +121,19 @@ struct State {
     events: u64,
     reported: Option<Instant>,
     calm: u32,
+    /// Of the plan before.
+    shape: Option<Arc<Shape>>,
 }
 
-#[derive(Default)]
 struct Why {
     cause: Cause,
+    last: Instant,
     only: Option<Bytes>,
     postponed: u8,
 }
 
 struct Written {
-    plan: Option<Arc<KeyPlan>>,
+    left: Option<Arc<Expectation>>,
     at: Instant,
 }
 
@@ -137,7 +142,8 @@ impl Ledger {
     pub fn new(config: &Audit, key_map: Arc<KeyMap>, metrics: AuditMetrics) -> Ledger {
         let (wanted, _) = watch::channel(false);
         let (mode, grace) = (config.foreign_writes, config.grace);
-        Ledger { state: Mutex::default(), wanted, mode, grace, key_map, metrics }
+        let timed = Arc::new(key_map.timed());
+        Ledger { state: Mutex::default(), wanted, mode, grace, key_map, timed, metrics }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -154,9 +160,9 @@ impl Ledger {
         self.mode
     }
 
-    /// How long a suspect is left alone.
-    pub fn grace(&self) -> Duration {
-        self.grace
+    /// What a comparison leaves out.
+    pub fn timed(&self) -> &Arc<Timed> {
+        &self.timed
     }
 
     /// Redis acknowledged these plans, which are of the stream or rows that were read.
@@ -167,7 +173,7 @@ impl Ledger {
         let mut state = self.state();
         state.events += plans.len() as u64;
         let is_live = state.live;
-        for (mut plan, outcome) in plans.into_iter().zip(outcomes) {
+        for (plan, outcome) in plans.into_iter().zip(outcomes) {
             if !is_live {
                 if from_stream {
                     self.change(&mut state, plan.user);
@@ -182,8 +188,9 @@ impl Ledger {
                 || plan.rereads
                 || matches!(outcome, Outcome::Refused { .. })
             {
-                plan.event = EventJson::Fixed(Bytes::new());
-                self.remember(&mut state, &user, is_whole.then(|| Arc::new(plan)), now);
+                let mut left = || Expectation::of(&plan, &self.timed, &mut state.shape);
+                let left = is_whole.then(|| Arc::new(left()));
+                self.remember(&mut state, &user, left, now);
             }
             self.add(&mut state, user, Cause::OURS, None, now);
         }
@@ -196,11 +203,11 @@ impl Ledger {
         }
     }
 
-    fn remember(&self, state: &mut State, user: &User, plan: Option<Arc<KeyPlan>>, now: Instant) {
+    fn remember(&self, state: &mut State, user: &User, left: Option<Arc<Expectation>>, now: Instant) {
         if let Some(written) = state.written.get_mut(user) {
-            *written = Written { plan, at: now };
+            *written = Written { left, at: now };
         } else if state.written.len() < MAX_WRITTEN {
-            state.written.insert(user.clone(), Written { plan, at: now });
+            state.written.insert(user.clone(), Written { left, at: now });
             state.old.push_back((now + self.grace * REMEMBERED_GRACES, user.clone()));
         } else {
             self.metrics.overflows.inc();
@@ -218,12 +225,12 @@ impl Ledger {
     fn add(&self, state: &mut State, user: User, cause: Cause, only: Option<&Bytes>, now: Instant) {
         if let Some(why) = state.suspects.get_mut(&user) {
             why.cause.join(cause);
+            why.last = now;
             why.only = why.only.take().filter(|known| only == Some(known));
         } else if state.suspects.len() < MAX_SUSPECTS {
             state.due.push_back((now + self.grace, user.clone()));
-            state
-                .suspects
-                .insert(user, Why { cause, postponed: 0, only: only.map(|key| Bytes::copy_from_slice(key)) });
+            let only = only.map(|key| Bytes::copy_from_slice(key));
+            state.suspects.insert(user, Why { cause, only, last: now, postponed: 0 });
         } else {
             self.metrics.overflows.inc();
         }
@@ -269,26 +276,29 @@ impl Ledger {
         while taken.len() < limit
             && let Some(user) = pop_due(&mut state.due, now)
         {
-            let Some(Why { cause, postponed, only }) = state.suspects.remove(&user) else { continue };
-            let written = state.written.get(&user).and_then(|written| written.plan.clone());
-            taken.push(Suspect { user, cause, written, only, postponed });
+            let Some(Why { cause, only, last, postponed }) = state.suspects.remove(&user) else { continue };
+            let written = state.written.get(&user).and_then(|written| written.left.clone());
+            taken.push(Suspect { user, cause, written, only, last, postponed });
         }
         taken
     }
 
-    /// Puts a suspect off who differs and became one again since; whether that is done.
-    pub fn postpone(&self, suspect: &Suspect) -> bool {
-        if suspect.postponed >= MAX_POSTPONED {
+    /// Whether a suspect was written within the last grace: what is found now may not stay so.
+    pub fn is_recent(&self, suspect: &Suspect, now: Instant) -> bool {
+        suspect.last + self.grace > now || self.state().suspects.contains_key(&suspect.user)
+    }
+
+    /// Puts off a suspect who differs and was written within the last grace; whether that is done.
+    pub fn postpone(&self, suspect: &Suspect, now: Instant) -> bool {
+        if suspect.postponed >= MAX_POSTPONED || !self.is_recent(suspect, now) {
             return false;
         }
         let mut state = self.state();
-        let again = state.suspects.get_mut(&suspect.user);
-        again
-            .map(|why| {
-                why.postponed = why.postponed.max(suspect.postponed + 1);
-                why.cause.join(suspect.cause);
-            })
-            .is_some()
+        self.add(&mut state, suspect.user.clone(), suspect.cause, None, now);
+        if let Some(why) = state.suspects.get_mut(&suspect.user) {
+            why.postponed = why.postponed.max(suspect.postponed + 1);
+        }
+        true
     }
 
     /// Puts back suspects who could not be looked at.
@@ -307,7 +317,7 @@ impl Ledger {
             let Some((user, announced)) = state.refills.remove(&key) else { continue };
             let deleted_by = |written: &&Written| {
                 announced <= written.at + self.grace
-                    && written.plan.as_ref().is_none_or(|plan| deletes(plan, &key))
+                    && written.left.as_ref().is_none_or(|left| left.deletes(&key))
             };
             if state.written.get(&user).filter(deleted_by).is_some() {
                 stale.push(key);
@@ -376,15 +386,6 @@ impl Ledger {
 fn pop_due<T>(queue: &mut VecDeque<(Instant, T)>, now: Instant) -> Option<T> {
     queue.front().filter(|(due, _)| *due <= now)?;
     queue.pop_front().map(|(_, what)| what)
-}
-
-/// Whether a plan deletes this key, by its name or by a pattern.
-fn deletes(plan: &KeyPlan, key: &Bytes) -> bool {
-    plan.steps.iter().any(|step| match step {
-        Step::Delete { key: deleted, .. } => deleted == key,
-        Step::DeletePattern { prefix, suffix, .. } => crate::sink::matches(key, prefix, suffix),
-        _ => false,
-    })
 }
 
 #[cfg(test)]

@@ -87,10 +87,15 @@ fn who_was_written_again_since_is_put_off_but_not_for_ever() {
         now += GRACE;
         let due = ledger.take_due(9, now);
         ledger.announced(&keys(&["user_balance:live:1"]), now);
-        assert_eq!(ledger.postpone(&due[0]), put_off);
+        assert_eq!(ledger.postpone(&due[0], now), put_off);
     }
     let due = ledger.take_due(9, now + GRACE);
-    assert!(!ledger.postpone(&due[0]), "nobody wrote since");
+    now += GRACE;
+    assert!(!ledger.postpone(&due[0], now), "nobody wrote since");
+    ledger.announced(&keys(&["user_balance:live:2"]), now);
+    ledger.announced(&keys(&["user_balance:live:2"]), now + GRACE / 2);
+    let due = ledger.take_due(9, now + GRACE);
+    assert!(ledger.postpone(&due[0], now + GRACE), "the last write was half a grace ago");
 }
 
 #[test]

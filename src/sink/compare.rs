@@ -71,6 +71,11 @@ impl<'p> Question<'p> {
         self.asked.push((step, fields));
     }
 
+    /// The steps that are compared, each with the fields that are.
+    pub(super) fn asked(&self) -> &[(&'p Step, Vec<&'p [u8]>)] {
+        &self.asked
+    }
+
     /// How many commands it takes.
     pub fn len(&self) -> usize {
         self.asked.len()

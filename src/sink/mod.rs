@@ -16,7 +16,7 @@
 //! | `quarantine` | the record of what could not be applied as written |
 //! | `lease` | the key by which readers tell a fresh Redis from a frozen one |
 //! | `tracking` | what anybody writes, as Redis announces it |
-//! | `stored`, `compare` | what a row is written over, and whether it need be written at all |
+//! | `stored`, `compare`, `expect` | what a row is written over, whether it need be written at all, what was written |
 //! | `acl` | what this user may do |
 
 mod acl;
@@ -26,6 +26,7 @@ mod call;
 pub mod carrier;
 mod compare;
 mod derived;
+mod expect;
 pub mod fence;
 mod group;
 mod judge;
@@ -59,7 +60,7 @@ use crate::lsn::{Position, Snapshot};
 use crate::metrics::SinkMetrics;
 
 pub use compare::Difference;
-pub use group::matches;
+pub use expect::{Expectation, Shape};
 pub use keyspace::Walk;
 pub use lease::{Freshness, Renewed};
 pub use records::{LoadMark, NodeFacts, NodeRecord, Records};

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::compare::{Difference, Question, by_owner};
+use super::expect::Expectation;
 use super::lanes::Trouble;
 use super::node::{Command, Login, Node};
 use super::reply::{NodeError, Reply};
@@ -151,15 +152,24 @@ pub struct TrackedReader {
 impl TrackedReader {
     /// Compares each plan with what its keys hold at the moment. What cannot be read counts as different: the way
     /// by which keys are written looks again.
-    pub async fn compare<P: AsRef<KeyPlan>>(&self, plans: &[P], timed: &Timed) -> Vec<Difference> {
-        let questions: Vec<Question<'_>> =
-            plans.iter().map(|plan| Question::new(plan.as_ref(), timed)).collect();
+    pub async fn compare(&self, plans: &[KeyPlan], timed: &Timed) -> Vec<Difference> {
+        let questions: Vec<Question<'_>> = plans.iter().map(|plan| Question::new(plan, timed)).collect();
         let commands = questions.iter().flat_map(Question::commands).collect();
         let mut answers = self.read(commands).await.into_iter();
         let judge = |question: &Question<'_>| {
             question.judge(&answers.by_ref().take(question.len()).collect::<Vec<_>>()).0
         };
         questions.iter().map(judge).collect()
+    }
+
+    /// Of each expectation whether it is met at the moment; not where that cannot be read.
+    pub async fn holds(&self, expected: &[Arc<Expectation>]) -> Vec<bool> {
+        let commands: Vec<(Bytes, Command)> = expected.iter().flat_map(|one| one.commands()).collect();
+        let commands = commands.iter().map(|(key, command)| (key, command.clone())).collect();
+        let mut answers = self.read(commands).await.into_iter();
+        let is_met =
+            |one: &Arc<Expectation>| one.is_met(&answers.by_ref().take(one.len()).collect::<Vec<_>>());
+        expected.iter().map(is_met).collect()
     }
 
     /// Of each key whether it is known to be absent.
