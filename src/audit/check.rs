@@ -22,8 +22,9 @@ use crate::wire::Lease;
 
 use super::{Auditor, Tracked};
 
-/// Suspects that are looked at together: users read in one transaction.
-const BATCH_SUSPECTS: usize = 200;
+/// Suspects that are looked at together; those that differ are read in one transaction. Enough for a second of them, which
+/// is how long rows may wait for the stream.
+const BATCH_SUSPECTS: usize = 1_000;
 /// How often it is looked whose time has come.
 const TICK: Duration = Duration::from_millis(50);
 /// Most suspects that are read from the database in a second: a burst of them is no burst there.
