@@ -28,8 +28,9 @@ pub fn commit() -> Arc<CommitInfo> {
 pub fn check_default(event: &Event) {
     static MAP: OnceLock<KeyMap> = OnceLock::new();
     let map = MAP.get_or_init(default_map);
-    for step in &map.plan(event).steps {
-        if let Some((_, _, balance)) = step.balance() {
+    let plan = map.plan(event);
+    for step in &plan.steps {
+        if let Some((_, _, balance)) = plan.balance_of(step) {
             assert!(is_exact_decimal(balance), "a balance that is no exact decimal: {balance:?}");
         }
     }
