@@ -65,14 +65,8 @@ pub async fn run(config: Config, key_map: KeyMap, options: RunOptions) -> Result
     supervised(faults.clone(), Arc::clone(&budget).guard());
 
     let key_map = Arc::new(key_map);
-    let heads = key_map.patterns().map(|pattern| pattern.literal_head().to_owned().into());
-    let sink_options = sink::Options {
-        derived_prefixes: heads.collect(),
-        slot: config.postgres.slot.clone(),
-        metrics: metrics.sink.clone(),
-    };
     let sink = tokio::select! {
-        sink = connect_sink(&config, sink_options, &health) => sink?,
+        sink = connect_sink(&config, sink_options(&config, &key_map, &metrics), &health) => sink?,
         _ = stop_of_start.wait_for(|stop| *stop) => return Ok(()),
     };
     supervised(faults.clone(), tell_redis_state(sink.state(), Arc::clone(&health)));
@@ -116,6 +110,15 @@ pub async fn run(config: Config, key_map: KeyMap, options: RunOptions) -> Result
     tokio::select! {
         ended = supervisor.run(pipeline) => ended,
         Some(fault) = fault_inbox.recv() => Err(fault),
+    }
+}
+
+fn sink_options(config: &Config, key_map: &KeyMap, metrics: &Metrics) -> sink::Options {
+    let heads = key_map.patterns().map(|pattern| pattern.literal_head().to_owned().into());
+    sink::Options {
+        derived_prefixes: heads.collect(),
+        slot: config.postgres.slot.clone(),
+        metrics: metrics.sink.clone(),
     }
 }
 

@@ -1,12 +1,13 @@
 //! The data loop over one replication stream: socket, decoder, assembler, mapping, key plan, flight,
 //! checkpoint, and back to the socket as a standby status update.
 
+mod drain;
 mod fresh;
+mod report;
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -15,12 +16,11 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::lane::{Cargo, Landed};
 use super::lease::Lease;
 use super::queue::{Departure, Queue};
-use super::{Identity, Pipeline, asked, clock};
+use super::{Identity, Pipeline, asked};
 use crate::balance::Output;
 use crate::checkpoint::{Checkpoint, Margin, Tracker};
 use crate::error::{Error, Result};
 use crate::lsn::{Lsn, Position, Xid64};
-use crate::metrics::{count_gauge, lsn_gauge};
 use crate::pgoutput::Message;
 use crate::sink::{Sink, SinkState};
 use crate::txn::{Assembler, Transaction, Window};
@@ -38,13 +38,6 @@ const ASK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How often lag and state are reported.
 const REPORT_INTERVAL: Duration = Duration::from_millis(250);
-
-/// Silence of the server after which the stream counts as cut; at half of it the server is asked for an answer. Longer
-/// than `wal_sender_timeout`: the slot is free by then.
-const SILENCE_LIMIT: Duration = Duration::from_secs(10);
-
-/// How long a stop waits for Redis to take what was already received.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What ends a session from outside.
 pub struct Signals {
@@ -304,101 +297,6 @@ impl<'p> Session<'p> {
         }
         self.pipeline.note_landed(landed);
         self.pipeline.note_applied(self.tracker.applied_lsn());
-    }
-
-    /// The regular status update.
-    ///
-    /// # Errors
-    /// Transient where the server does not answer: a connection that is cut without a word would last for ever.
-    fn tell_status(&mut self, reading: bool) -> Result<()> {
-        if !reading {
-            self.heard = Instant::now();
-        }
-        let silence = self.heard.elapsed();
-        if silence >= SILENCE_LIMIT {
-            let fact = format!("postgres said nothing for {} s", SILENCE_LIMIT.as_secs());
-            return Err(Error::transient(fact, "check the network to the database"));
-        }
-        self.queue_status(silence >= SILENCE_LIMIT / 2);
-        Ok(())
-    }
-
-    fn queue_status(&mut self, reply_requested: bool) {
-        let flushed = self.margin.acknowledgeable(self.began.elapsed());
-        self.pipeline.acknowledged = flushed;
-        self.stream.queue_status(self.tracker.received_lsn(), flushed, reply_requested);
-    }
-
-    /// Brings what was received into Redis, acknowledges it and says goodbye; at once where the server goes too.
-    async fn drain(mut self, mut server: Pin<Box<dyn Future<Output = Error>>>) -> Result<()> {
-        let deadline = tokio::time::sleep(DRAIN_TIMEOUT);
-        tokio::pin!(deadline);
-        let mut checkpointed = Lsn::ZERO;
-        let mut status = tokio::time::interval(self.pipeline.limits.status_interval);
-        loop {
-            // What was applied since the last checkpoint left makes the next due at once; one that Redis did not
-            // take has to wait.
-            let applied = self.tracker.applied_lsn();
-            if applied > std::mem::replace(&mut checkpointed, applied) {
-                self.checkpointed = None;
-            }
-            if !self.must_compare() {
-                self.launch();
-            }
-            let resting = self.pipeline.lane.is_idle();
-            let is_kept = !self.pipeline.quarantine.is_dirty();
-            if resting && is_kept && self.tracker.applied_lsn() <= self.tracker.stored_lsn() {
-                break;
-            }
-            if resting && self.must_compare() {
-                tracing::warn!(
-                    "redis takes no checkpoint before its records are compared: the next start does"
-                );
-                break;
-            }
-            tokio::select! {
-                landed = self.pipeline.lane.landed() => self.land(landed?),
-                () = tokio::time::sleep(CHECKPOINT_INTERVAL), if resting => {}
-                // The slot stays ours as long as it takes.
-                _ = status.tick() => self.queue_status(false),
-                ended = serve(&mut self.stream, false) => { ended?; }
-                _ = &mut server => return Ok(()),
-                () = &mut deadline => {
-                    tracing::warn!(events = self.queue.events(), "redis did not take everything before the stop: it is sent again at the next start");
-                    break;
-                }
-            }
-        }
-        self.end_lease().await;
-        self.queue_status(false);
-        self.stream.close().await;
-        Ok(())
-    }
-
-    /// Tells how things stand.
-    ///
-    /// # Errors
-    /// A Redis node was connected again, or lost its checkpoint: what it remembers has to be compared before the
-    /// stream goes on.
-    fn report(&mut self) -> Result<()> {
-        self.pipeline.note_applied(self.tracker.applied_lsn());
-        let metrics = &self.pipeline.metrics.stream;
-        // What every node holds is no lag, though it is sent again.
-        let replays = self.tracker.applied_lsn() < self.pipeline.known.held();
-        let applied = self.tracker.applied_lsn().max(self.pipeline.known.held());
-        lsn_gauge(&metrics.received_lsn, self.tracker.received_lsn());
-        lsn_gauge(&metrics.applied_lsn, applied);
-        lsn_gauge(&metrics.confirmed_lsn, self.pipeline.acknowledged);
-        let told = Lsn(self.pipeline.server_end.load(Ordering::Relaxed));
-        count_gauge(&metrics.lag_bytes, self.server_end.max(told).bytes_since(applied));
-        let oldest = self.pipeline.out_since.or(self.queue.oldest_commit()).filter(|_| !replays);
-        let lag = oldest.map_or(Duration::ZERO, clock::since);
-        metrics.lag_seconds.set(lag.as_secs_f64());
-        self.pipeline.health.tell(|facts| facts.lag = lag);
-        self.pipeline.note_gaps();
-        let loaded = self.pipeline.metrics.load.loaded.get() == 1;
-        self.pipeline.ledger.report(lag, loaded, Instant::now().into_std());
-        self.refuse_uncompared()
     }
 
     fn refuse_uncompared(&self) -> Result<()> {
