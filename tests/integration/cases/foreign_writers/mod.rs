@@ -66,6 +66,7 @@ async fn a_stale_hset_is_healed_and_told_once(on: On) {
     world.store.hset(&config_of("live:1"), "balance", "66").await;
     world.eventually_equal().await;
     all_looked_at(&world).await;
+    world.heard_all(&subscriber).await;
     for channel in [BALANCE_UPDATES, USER_UPDATES] {
         let heard = subscriber.of(channel, "live:1");
         assert_eq!(heard.len(), 1, "{heard:#?}");
@@ -86,6 +87,7 @@ async fn a_stale_set_is_healed_and_told_once(on: On) {
     world.store.set("user_balance:live:1", "77").await;
     world.eventually_equal().await;
     all_looked_at(&world).await;
+    world.heard_all(&subscriber).await;
     let heard = subscriber.of(BALANCE_UPDATES, "live:1");
     assert_eq!(heard.len(), 1, "{heard:#?}");
     assert_eq!(heard[0].text("operation_type"), "heal");
@@ -102,6 +104,7 @@ async fn a_wrong_field_that_is_no_balance_is_healed_and_not_told(on: On) {
     world.store.call(&config, &["HDEL", &config, "email"]).await;
     world.eventually_equal().await;
     all_looked_at(&world).await;
+    world.heard_all(&subscriber).await;
     assert_eq!(verdicts(&world, "healed").await, 1.0);
     assert!(subscriber.of(BALANCE_UPDATES, "live:1").is_empty());
 }
@@ -115,6 +118,7 @@ async fn a_hash_that_was_deleted_comes_back_and_an_expired_balance_does_not(on: 
     let back = async || world.store.exists(&config).await.then_some(());
     eventually("the hash is back", back).await;
     all_looked_at(&world).await;
+    world.heard_all(&subscriber).await;
     assert!(!world.store.exists(balance).await, "absent is not wrong");
     assert_eq!(verdicts(&world, "healed").await, 0.0);
     assert!(subscriber.heard().is_empty(), "{:#?}", subscriber.heard());
@@ -145,6 +149,7 @@ async fn a_write_just_before_or_after_its_own_commit_is_no_alarm(on: On) {
     world.caught_up().await;
     world.store.hset(&config, "wallet_balance", "120").await;
     all_looked_at(&world).await;
+    world.heard_all(&subscriber).await;
     assert_eq!(verdicts(&world, "healed").await, 0.0);
     let heard = subscriber.of(BALANCE_UPDATES, "live:1");
     assert!(heard.iter().all(|heard| heard.text("operation_type") != "heal"), "{heard:#?}");

@@ -15,6 +15,7 @@ async fn observing_counts_and_touches_nothing(on: On) {
     eventually("the write is counted", observed).await;
     assert_eq!(world.store.hash(&config_of("live:1")).await["balance"], "66");
     assert_eq!(verdicts(&world, "healed").await, 0.0);
+    world.heard_all(&subscriber).await;
     assert!(subscriber.of(BALANCE_UPDATES, "live:1").is_empty());
 }
 
