@@ -135,13 +135,17 @@ impl Sink {
     }
 
     /// Begins a new database history: every later fence is past every earlier one.
+    pub fn begin_epoch(&mut self, epoch: u32) {
+        self.epoch = Some(epoch);
+    }
+
+    /// Has Redis keep the epoch, beside the checkpoints, which keep it too.
     ///
     /// # Errors
-    /// The node's; then the epoch is as before.
+    /// The node's.
     pub async fn write_epoch(&mut self, epoch: u32) -> Result<()> {
-        self.write_text(EPOCH_KEY.to_owned(), epoch.to_string()).await?;
-        self.epoch = Some(epoch);
-        Ok(())
+        self.begin_epoch(epoch);
+        self.write_text(EPOCH_KEY.to_owned(), epoch.to_string()).await
     }
 
     /// Removes every record of this slot; fences and the epoch stay.

@@ -221,8 +221,7 @@ impl Supervisor {
         };
         let Start { epoch, load: reason, outset } =
             start::decide(server, &redis, self.trust_redis && !self.has_streamed);
-        let sink = pipeline.sink().await?;
-        sink.write_epoch(epoch).await?;
+        pipeline.sink().await?.begin_epoch(epoch);
         pipeline.set_out(outset);
         pipeline.note_loaded(reason.is_none());
         // From here on the load that follows is the reason not to be ready.
@@ -235,6 +234,9 @@ impl Supervisor {
         if !redis.forgot_nothing() || reason.is_some_and(|reason| reason != LoadReason::NeverLoaded) {
             self.first_checkpoint(pipeline, server).await?;
         }
+        // Behind the checkpoint: the epoch alone would look like a history of which nobody tells any more, and a start
+        // that was interrupted would let the next one publish again what it had published.
+        pipeline.sink().await?.write_epoch(epoch).await?;
         // Behind the checkpoint: the mark alone would look like a node that forgot.
         if reason.is_none() && !redis.loaded {
             let record = cursor::record(&server.published);
@@ -283,8 +285,12 @@ impl Supervisor {
             applied: server.confirmed_flush,
         };
         let flight = Flight { plans: Vec::new(), fencing: Fencing::Stream, checkpoint: Some(checkpoint) };
-        pipeline.sink().await?.apply(&flight).await?;
-        Ok(())
+        let sink = pipeline.sink().await?;
+        sink.apply(&flight).await?;
+        match sink.is_compared() {
+            true => Ok(()),
+            false => Err(Error::transient("a redis node was connected again while it was compared", "")),
+        }
     }
 }
 

@@ -1,0 +1,255 @@
+//! Reading users beside the stream: what `lockstep::resync` does, with the model where that has SQL.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lockstep::balance::{Kind, Reread, User};
+use lockstep::error::{Error, Result};
+use lockstep::lsn::{Lsn, Snapshot, Xid64};
+use lockstep::pgoutput::{Column, Datum, Relation, ReplicaIdentity, Tuple};
+use lockstep::pipeline::asked::Questions;
+use lockstep::pipeline::{Chunk, ChunkEnd, Errand, Finished, Look};
+use lockstep::resync::Reader;
+use lockstep::resync::cursor::{self, Cursor, Range, Reached};
+use lockstep::resync::read::Rows;
+use lockstep::resync::table::Table;
+use lockstep::sink::{LoadMark, Walk};
+use tokio::sync::{Mutex, mpsc, watch};
+
+use crate::model::pgoutput::{USERS, USERS_COLUMNS};
+use crate::model::postgres::{self, Row};
+use crate::mutants::Mutant;
+use crate::world::Shared;
+
+/// Delay before something is read again.
+const RETRY: Duration = Duration::from_millis(100);
+/// Users in doubt that are read together.
+const BATCH: usize = 200;
+
+/// Reads the users of the one table.
+#[derive(Clone)]
+pub struct Loader {
+    pub world: Shared,
+    pub instance: usize,
+    pub reader: Reader,
+    pub table: Arc<Table>,
+}
+
+/// The table, as SQL would describe it.
+pub fn table(reader: &Reader) -> Table {
+    let spec = reader.config.tables.iter().find(|spec| spec.is_users()).expect("a table of users").clone();
+    let columns = USERS_COLUMNS.map(|(name, type_oid, is_key)| Column {
+        is_key,
+        name: name.into(),
+        type_oid,
+        type_modifier: -1,
+    });
+    let relation = Relation {
+        oid: USERS,
+        schema: "public".into(),
+        name: "users".into(),
+        identity: ReplicaIdentity::Default,
+        columns: columns.into(),
+    };
+    Table {
+        spec,
+        qualified: "users".into(),
+        select_list: String::new(),
+        id_column: "id".into(),
+        relation: Arc::new(relation),
+        expected_rows: 0,
+    }
+}
+
+type Cursors = Arc<Mutex<(Cursor, Reached)>>;
+
+impl Loader {
+    /// All users, behind what was reached before; as `resync::load::load`.
+    pub async fn load(self, progress: Option<String>, published: String) -> Result<()> {
+        let reached = progress.map_or_else(Reached::default, |text| Reached::from_text(&text));
+        let of = Reached { published: published.clone(), ..Reached::default() };
+        self.pass_over(Kind::Loaded, LoadMark::Progress, of, reached).await?;
+        self.reader.keep(LoadMark::Loaded, Some(cursor::record(&published))).await?;
+        self.reader.keep(LoadMark::Progress, None).await
+    }
+
+    /// Users whose event could not be applied as written; as `resync::repair::repair`.
+    pub async fn repair(self, mut users: mpsc::Receiver<User>) -> Result<()> {
+        let mut batch = Vec::new();
+        while users.recv_many(&mut batch, BATCH).await > 0 {
+            let ids: Vec<String> = batch.drain(..).map(|user| user.id.to_string()).collect();
+            while let Err(fault) = self.read_again(&ids).await {
+                transient(fault)?;
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Resyncs of everything, as they are asked for; as `resync::asked::serve`.
+    pub async fn serve(self, mut asked: watch::Receiver<Questions>) -> Result<()> {
+        while asked.wait_for(|questions| !questions.lines.is_empty()).await.is_ok() {
+            let Questions { lines, progress } = asked.borrow().clone();
+            let Some(line) = lines.into_iter().next() else { continue };
+            if let Err(fault) = self.answer(line, progress).await {
+                transient(fault)?;
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn answer(&self, line: String, progress: Option<String>) -> Result<()> {
+        let reached = progress.map(|text| Reached::from_text(&text));
+        let reached = reached.filter(|reached| reached.question.as_ref() == Some(&line));
+        let of = Reached { question: Some(line.clone()), ..Reached::default() };
+        let kind = Kind::Reread(Reread::Resync);
+        self.pass_over(kind, LoadMark::Resync, of, reached.unwrap_or_default()).await?;
+        self.reader.keep(LoadMark::Resync, None).await?;
+        self.reader.errand(|done| Errand::Finished(Finished { line, done })).await
+    }
+
+    async fn pass_over(&self, kind: Kind, mark: LoadMark, of: Reached, reached: Reached) -> Result<()> {
+        let cursors = Arc::new(Mutex::new((Cursor::new(reached.up_to), of)));
+        let worker = || self.clone().work(kind, mark, Arc::clone(&cursors));
+        tokio::try_join!(worker(), worker())?;
+        while let Err(fault) = self.sweep().await {
+            transient(fault)?;
+            tokio::time::sleep(RETRY).await;
+        }
+        Ok(())
+    }
+
+    /// Ranges until none is left.
+    async fn work(mut self, kind: Kind, mark: LoadMark, cursors: Cursors) -> Result<()> {
+        let mut unfinished = None;
+        loop {
+            match self.work_on(kind, mark, &cursors, &mut unfinished).await {
+                Err(fault) => {
+                    transient(fault)?;
+                    tokio::time::sleep(RETRY).await;
+                }
+                Ok(()) => return Ok(()),
+            }
+        }
+    }
+
+    async fn work_on(
+        &mut self,
+        kind: Kind,
+        mark: LoadMark,
+        cursors: &Cursors,
+        unfinished: &mut Option<Range>,
+    ) -> Result<()> {
+        loop {
+            if unfinished.is_none() {
+                let mut shared = cursors.lock().await;
+                let Some(begin) = shared.0.begin().cloned() else { return Ok(()) };
+                let up_to = self.hop(begin.as_deref()).await?;
+                *unfinished = shared.0.hand_out(up_to);
+            }
+            let Some(range) = unfinished.as_ref() else { return Ok(()) };
+            let bound = |id: &Option<String>| id.as_ref().and_then(|id| id.parse::<u32>().ok());
+            let (after, up_to) = (bound(&range.after), bound(&range.up_to));
+            let wanted = |id: u32| after.is_none_or(|after| id > after) && up_to.is_none_or(|up_to| id <= up_to);
+            let rows = self.read(wanted).await?;
+            let table = Arc::clone(&self.table);
+            if self.reader.hand_in(&table, rows, kind).await? == ChunkEnd::ReadAgain {
+                continue;
+            }
+            let Some(range) = unfinished.take() else { continue };
+            let mut shared = cursors.lock().await;
+            if let Some(up_to) = shared.0.finish(range) {
+                let reached = Reached { up_to: Some(up_to), ..shared.1.clone() };
+                drop(shared);
+                self.reader.keep(mark, Some(reached.to_text())).await?;
+            }
+        }
+    }
+
+    /// The id so many users behind `after`.
+    async fn hop(&self, after: Option<&str>) -> Result<Option<String>> {
+        self.world.sql(self.instance, true).await?;
+        let world = self.world.lock();
+        let after = after.and_then(|after| after.parse::<u32>().ok());
+        let rows = world.postgres.read(&world.postgres.snapshot());
+        let mut beyond = rows.iter().map(|(user, _)| user.id).filter(|id| after.is_none_or(|after| *id > after));
+        Ok(beyond.nth(self.reader.config.load.chunk_rows - 1).map(|id| id.to_string()))
+    }
+
+    /// One short transaction, and the insert position after it: each is a moment of its own.
+    async fn read_users(
+        &self,
+        wanted: impl Fn(u32) -> bool,
+    ) -> Result<(Snapshot, Vec<(postgres::User, Row)>, Lsn)> {
+        self.world.sql(self.instance, false).await?;
+        let snapshot = self.world.lock().postgres.snapshot();
+        self.world.sql(self.instance, true).await?;
+        let mut users = self.world.lock().postgres.read(&snapshot);
+        users.retain(|(user, _)| wanted(user.id));
+        self.world.sql(self.instance, false).await?;
+        let mut world = self.world.lock();
+        let end = world.postgres.wal;
+        world.say(|| format!("    read {} users with {snapshot:?} before {end:X}", users.len()));
+        let snapshot = match world.mutant {
+            Some(Mutant::LsnTaggedChunks) => {
+                Snapshot { xmin: Xid64(0), xmax: Xid64(end), running: Vec::new() }
+            }
+            _ => snapshot,
+        };
+        Ok((snapshot, users, Lsn(end).before_page_header()))
+    }
+
+    async fn read(&self, wanted: impl Fn(u32) -> bool) -> Result<Rows> {
+        let (snapshot, users, read_before) = self.read_users(wanted).await?;
+        let tuple = |(user, row): (postgres::User, Row)| {
+            let (id, email, balance) = (user.id.to_string(), row.email_text(), row.balance_text());
+            let columns = [id.as_str(), user.kind, &email, &balance].map(|text| Datum::Text(text.as_bytes()));
+            Tuple::from_columns(&columns).expect("a small row")
+        };
+        Ok(Rows { snapshot, rows: users.into_iter().map(tuple).collect(), read_before })
+    }
+
+    async fn read_again(&self, ids: &[String]) -> Result<()> {
+        let mut reader = self.reader.clone();
+        loop {
+            let rows = self.read(|id| ids.contains(&id.to_string())).await?;
+            let kind = Kind::Reread(Reread::Repair);
+            if reader.hand_in(&self.table, rows, kind).await? == ChunkEnd::Written {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Keys of users who are gone; as `resync::sweep`.
+    async fn sweep(&self) -> Result<()> {
+        let mut place = Some(Walk::new());
+        while let Some(walk) = place {
+            let (keys, next) = self.reader.errand(|done| Errand::Look(Look { walk, done })).await?;
+            place = next;
+            let users = keys.iter().filter_map(|key| {
+                let (user_type, id) = self.reader.key_map.parse_key(std::str::from_utf8(key).ok()?)?;
+                Some(User { user_type: user_type.into(), id: id.into(), numeric_id: true })
+            });
+            let users: std::collections::BTreeSet<User> = users.collect();
+            while !users.is_empty() {
+                let (snapshot, present, read_before) = self.read_users(|_| true).await?;
+                let present: Vec<String> = present.iter().map(|(user, _)| user.to_string()).collect();
+                let absent = users.iter().filter(|user| !present.contains(&format!("{}:{}", user.user_type, user.id)));
+                let plans: Vec<_> = absent.map(|user| self.reader.key_map.plan_absent(user)).collect();
+                if plans.is_empty() {
+                    break;
+                }
+                let chunk = |done| Errand::Chunk(Chunk { plans, snapshot, read_before, done });
+                if self.reader.errand(chunk).await? == ChunkEnd::Written {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn transient(fault: Error) -> Result<()> {
+    if fault.is_transient() { Ok(()) } else { Err(fault) }
+}

@@ -1,0 +1,84 @@
+//! Known bugs, planted at the seams: the simulator has to find each of them.
+
+use crate::shrink;
+use crate::schedule::Schedule;
+
+/// A known bug.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mutant {
+    /// No fence stops anything.
+    FenceOff,
+    /// A row that was read is as new as `pg_current_wal_lsn()` after it.
+    LsnTaggedChunks,
+    /// PostgreSQL may forget what was received.
+    AckOnReceive,
+    /// A node takes the checkpoint, and the data afterwards.
+    CheckpointBeforeData,
+    /// A call that failed is sent again behind those that followed it.
+    RetryOutOfOrder,
+    /// Rows of users whom the stream touched meanwhile are written all the same.
+    RowsOfTouchedUsersKept,
+}
+
+impl Mutant {
+    /// What becomes of a script.
+    pub fn script(self, text: &str) -> String {
+        let stopped = "if stopped(old, new) then return 's' end";
+        let seen = "local seen = xid == UNKNOWN or xid < xmin or (xid < xmax and not find(running, xid, 1, true))";
+        let waits = "if after ~= '' and (not old or sub(old, 1, 32) < after) then return 'w' end";
+        let (of, to) = match self {
+            Mutant::FenceOff => (stopped, ""),
+            Mutant::LsnTaggedChunks => (seen, "local seen = sub(old, 9, 24) < xmax"),
+            Mutant::RetryOutOfOrder => (waits, ""),
+            Mutant::RowsOfTouchedUsersKept => (seen, "local seen = true"),
+            Mutant::AckOnReceive | Mutant::CheckpointBeforeData => return text.to_owned(),
+        };
+        if text.starts_with("-- Applies the plans") {
+            assert!(text.contains(of), "the script has changed: plant {self:?} anew");
+        }
+        text.replace(of, to)
+    }
+}
+
+/// Seeds within which every known bug has to be found.
+const SEEDS: u64 = 2_000;
+
+fn is_caught(mutant: Mutant) {
+    let caught = (0..SEEDS).find_map(|seed| {
+        let failure = Schedule::of_seed(seed).with(mutant).run().failure?;
+        Some((seed, failure))
+    });
+    let (seed, failure) = caught.unwrap_or_else(|| panic!("{mutant:?} is not caught within {SEEDS} seeds"));
+    let shortest = shrink::shrink(Schedule::of_seed(seed).with(mutant), &failure);
+    println!("{mutant:?}: seed {seed}, {failure}; {} steps are enough", shortest.steps.len());
+}
+
+#[test]
+fn a_fence_that_is_off_is_caught() {
+    is_caught(Mutant::FenceOff);
+}
+
+#[test]
+fn a_chunk_tagged_with_a_position_is_caught() {
+    is_caught(Mutant::LsnTaggedChunks);
+}
+
+#[test]
+fn an_acknowledgement_of_what_was_only_received_is_caught() {
+    is_caught(Mutant::AckOnReceive);
+}
+
+#[test]
+fn a_checkpoint_before_its_data_is_caught() {
+    is_caught(Mutant::CheckpointBeforeData);
+}
+
+#[test]
+fn a_retry_out_of_order_is_caught() {
+    is_caught(Mutant::RetryOutOfOrder);
+}
+
+#[test]
+fn rows_of_touched_users_that_are_kept_are_caught() {
+    is_caught(Mutant::RowsOfTouchedUsersKept);
+}
