@@ -100,9 +100,10 @@ impl Sink {
             return Err(self.lanes.leaderless().cloned().unwrap_or_else(|| trouble.into()));
         }
         let generation = self.generation();
+        // In the opposite order of writing: who finds an epoch finds the checkpoint that was there before it.
+        let epoch = self.read_text(EPOCH_KEY.to_owned()).await?.and_then(|text| text.parse().ok());
         let (nodes, mut epochs) = self.read_checkpoints().await?;
-        epochs.push(self.epoch);
-        epochs.push(self.read_text(EPOCH_KEY.to_owned()).await?.and_then(|text| text.parse().ok()));
+        epochs.extend([self.epoch, epoch]);
         let quarantine = self.read_quarantine().await?;
         let records = Records {
             quarantine,

@@ -32,6 +32,8 @@ pub struct Counts {
     pub unpublished: u64,
     /// Times that every checkpoint was lost, so that no fence counted any more.
     pub epochs: u64,
+    /// Keys that moved back when what had come since was sent again then.
+    pub moved_back: u64,
 }
 
 /// A number that a row was given, where a key can show it.
@@ -76,6 +78,8 @@ pub struct Checks {
     /// The epoch as it was last written, and whether a loss may raise it.
     epoch: u64,
     has_lost: bool,
+    /// Commits that were there when the epoch began: they are sent again.
+    sent_again: usize,
     /// Rows that an instance may hold.
     most_rows: usize,
 }
@@ -109,7 +113,7 @@ impl Checks {
     pub fn executed(&mut self, executed: &Executed, redis: &Redis, postgres: &Postgres) {
         self.now += 1;
         let space = &redis.nodes[executed.node].space;
-        self.epoch(space, redis);
+        self.epoch(space, redis, postgres.commits.len());
         for key in &executed.touched {
             self.fence(key, space, &postgres.commits);
         }
@@ -123,7 +127,7 @@ impl Checks {
 
     /// Where every checkpoint is lost, or was another node's, nobody knows what the fences are worth, and a new epoch begins: events that are
     /// sent again pass them. Without a loss by Redis there is no reason for one.
-    fn epoch(&mut self, space: &Keyspace, redis: &Redis) {
+    fn epoch(&mut self, space: &Keyspace, redis: &Redis, commits: usize) {
         let written = space.text(b"lockstep:epoch").and_then(|epoch| text(epoch).parse().ok()).unwrap_or(0);
         let before = self.epoch;
         self.epoch = written.max(before);
@@ -133,9 +137,12 @@ impl Checks {
         let is_checkpoint = |key: &Bytes| key.starts_with(b"lockstep:checkpoint:");
         let has_checkpoint = redis.nodes.iter().any(|node| node.space.keys.keys().any(is_checkpoint));
         if !self.has_lost && has_checkpoint {
-            self.fail("the epoch stays", || format!("it went from {before} to {written} though redis lost nothing"));
+            self.fail("the epoch stays", || {
+                format!("it went from {before} to {written} though redis lost nothing")
+            });
         }
         self.counts.epochs += 1;
+        self.sent_again = commits;
         self.readable.clear();
         let users: Vec<User> = self.held.keys().copied().collect();
         self.fence_lost.extend(users.into_iter().map(|user| (user, self.now)));
@@ -188,7 +195,9 @@ impl Checks {
                 continue;
             };
             let readable = self.readable.entry((key.clone(), field)).or_default();
-            if index < *readable {
+            if index < *readable && *readable <= self.sent_again {
+                self.counts.moved_back += 1;
+            } else if index < *readable {
                 let before = *readable;
                 self.fail("no key moves backwards", || {
                     format!("{} went from commit {before} to {index}", text(key))
@@ -234,7 +243,8 @@ impl Checks {
 
     /// PostgreSQL may forget what is before `flushed`.
     pub fn acknowledged(&mut self, flushed: u64, postgres: &Postgres) {
-        while let Some(commit) = postgres.commits.get(self.unacknowledged).filter(|commit| commit.end <= flushed)
+        while let Some(commit) =
+            postgres.commits.get(self.unacknowledged).filter(|commit| commit.end <= flushed)
         {
             self.unacknowledged += 1;
             for (user, ordinal) in touched(commit) {
@@ -252,9 +262,8 @@ impl Checks {
         let (begun, from) = (walsender.begun().min(postgres.commits.len()), self.unacknowledged);
         let mut rows = 0;
         for commit in postgres.commits.get(from..begun).unwrap_or_default() {
-            let held = |(user, _): &(User, u32)| {
-                self.held.get(user).is_some_and(|held| *held >= (commit.lsn, 0))
-            };
+            let held =
+                |(user, _): &(User, u32)| self.held.get(user).is_some_and(|held| *held >= (commit.lsn, 0));
             rows += touched(commit).iter().filter(|touched| !held(touched)).count();
         }
         if rows > self.most_rows {
@@ -319,8 +328,11 @@ impl Checks {
         for (user, row) in &rows {
             self.user_equals(*user, row, redis);
         }
-        for (node, key) in
-            redis.nodes.iter().enumerate().flat_map(|(at, node)| node.space.keys.keys().map(move |key| (at, key)))
+        for (node, key) in redis
+            .nodes
+            .iter()
+            .enumerate()
+            .flat_map(|(at, node)| node.space.keys.keys().map(move |key| (at, key)))
         {
             if let Some(written) = self.derived.get(key).copied() {
                 let who = text(key).strip_prefix("financial_summary:").and_then(user);
@@ -404,7 +416,8 @@ fn shown(key: &[u8], space: &Keyspace) -> Option<(User, Vec<(&'static str, Strin
     let name = text(key);
     let hash = |fields: &[&'static str]| {
         let hash = space.hash(key)?;
-        let shown = fields.iter().filter_map(|field| Some((*field, text(hash.get(field.as_bytes())?).to_owned())));
+        let shown =
+            fields.iter().filter_map(|field| Some((*field, text(hash.get(field.as_bytes())?).to_owned())));
         Some(shown.collect())
     };
     if let Some(who) = name.strip_prefix("user_balance:") {

@@ -151,7 +151,8 @@ impl Loader {
             let Some(range) = unfinished.as_ref() else { return Ok(()) };
             let bound = |id: &Option<String>| id.as_ref().and_then(|id| id.parse::<u32>().ok());
             let (after, up_to) = (bound(&range.after), bound(&range.up_to));
-            let wanted = |id: u32| after.is_none_or(|after| id > after) && up_to.is_none_or(|up_to| id <= up_to);
+            let wanted =
+                |id: u32| after.is_none_or(|after| id > after) && up_to.is_none_or(|up_to| id <= up_to);
             let rows = self.read(wanted).await?;
             let table = Arc::clone(&self.table);
             if self.reader.hand_in(&table, rows, kind).await? == ChunkEnd::ReadAgain {
@@ -173,7 +174,8 @@ impl Loader {
         let world = self.world.lock();
         let after = after.and_then(|after| after.parse::<u32>().ok());
         let rows = world.postgres.read(&world.postgres.snapshot());
-        let mut beyond = rows.iter().map(|(user, _)| user.id).filter(|id| after.is_none_or(|after| *id > after));
+        let mut beyond =
+            rows.iter().map(|(user, _)| user.id).filter(|id| after.is_none_or(|after| *id > after));
         Ok(beyond.nth(self.reader.config.load.chunk_rows - 1).map(|id| id.to_string()))
     }
 
@@ -235,7 +237,8 @@ impl Loader {
             while !users.is_empty() {
                 let (snapshot, present, read_before) = self.read_users(|_| true).await?;
                 let present: Vec<String> = present.iter().map(|(user, _)| user.to_string()).collect();
-                let absent = users.iter().filter(|user| !present.contains(&format!("{}:{}", user.user_type, user.id)));
+                let absent =
+                    users.iter().filter(|user| !present.contains(&format!("{}:{}", user.user_type, user.id)));
                 let plans: Vec<_> = absent.map(|user| self.reader.key_map.plan_absent(user)).collect();
                 if plans.is_empty() {
                     break;

@@ -31,6 +31,7 @@ mod lua;
 mod model;
 mod mutants;
 mod random;
+mod regressions;
 mod report;
 mod schedule;
 mod setup;

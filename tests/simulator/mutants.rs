@@ -1,7 +1,7 @@
 //! Known bugs, planted at the seams: the simulator has to find each of them.
 
-use crate::shrink;
 use crate::schedule::Schedule;
+use crate::shrink;
 
 /// A known bug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,8 @@ impl Mutant {
     /// What becomes of a script.
     pub fn script(self, text: &str) -> String {
         let stopped = "if stopped(old, new) then return 's' end";
-        let seen = "local seen = xid == UNKNOWN or xid < xmin or (xid < xmax and not find(running, xid, 1, true))";
+        let seen =
+            "local seen = xid == UNKNOWN or xid < xmin or (xid < xmax and not find(running, xid, 1, true))";
         let waits = "if after ~= '' and (not old or sub(old, 1, 32) < after) then return 'w' end";
         let (of, to) = match self {
             Mutant::FenceOff => (stopped, ""),

@@ -59,7 +59,7 @@ fn run_all(from: u64, seeds: u64, tells: bool) -> Sum {
     sum.failures.iter().for_each(|(seed, failure)| println!("seed {seed}: {failure}"));
     sum.failures.sort_by_key(|(seed, _)| *seed);
     let seconds = begun.elapsed().as_secs_f64();
-    let Counts { commits, published, doubled, unpublished, epochs } = sum.counts;
+    let Counts { commits, published, doubled, unpublished, epochs, moved_back } = sum.counts;
     println!("seeds        {:>12}", sum.seeds);
     println!("seconds      {seconds:>12.1}");
     println!("seeds/s      {:>12.0}", sum.seeds as f64 / seconds);
@@ -68,6 +68,7 @@ fn run_all(from: u64, seeds: u64, tells: bool) -> Sum {
     println!("doubled      {doubled:>12}  (redis had lost the fence)");
     println!("unpublished  {unpublished:>12}  (in a gap of the slot)");
     println!("epochs       {epochs:>12}  (redis had lost every checkpoint)");
+    println!("moved back   {moved_back:>12}  (in such an epoch)");
     println!("failures     {:>12}", sum.failures.len());
     sum
 }
@@ -80,6 +81,7 @@ impl Sum {
         self.counts.doubled += counts.doubled;
         self.counts.unpublished += counts.unpublished;
         self.counts.epochs += counts.epochs;
+        self.counts.moved_back += counts.moved_back;
         self.failures.extend(failure.map(|failure| (seed, failure)));
     }
 
@@ -100,7 +102,7 @@ fn explain(seed: u64, failure: &Failure) {
     outcome.trace.iter().for_each(|line| println!("  {line}"));
     println!("  {:?}", outcome.failure);
     println!("again: tests/sim --seed {seed}");
-    println!("as a regression: {seed} {:x?}", shortest.steps);
+    println!("as a regression: (\"{}\", {:?}, &{:#x?}),", failure.rule, shortest.setup, shortest.steps);
 }
 
 fn variable(name: &str, otherwise: u64) -> u64 {

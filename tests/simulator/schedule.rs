@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::drain;
 use crate::instance::{Blueprint, Instance};
 use crate::invariants::{Checks, Counts, Failure};
-use crate::model::postgres::{Postgres, Row, User};
 use crate::model::postgres::Op;
+use crate::model::postgres::{Postgres, Row, User};
 use crate::model::redis::Redis;
 use crate::mutants::Mutant;
 use crate::random::Random;
@@ -164,8 +164,13 @@ impl<'s> Run<'s> {
         for _ in 0..1 + random.below(4) {
             {
                 let world = &mut *self.world.lock();
-                let conns: Vec<u64> =
-                    world.redis.conns.iter().filter(|(_, conn)| conn.instance == number).map(|(id, _)| *id).collect();
+                let conns: Vec<u64> = world
+                    .redis
+                    .conns
+                    .iter()
+                    .filter(|(_, conn)| conn.instance == number)
+                    .map(|(id, _)| *id)
+                    .collect();
                 for conn in conns {
                     for _ in 0..random.below(4) {
                         if world.redis.executable().contains(&conn) {
@@ -175,7 +180,8 @@ impl<'s> Run<'s> {
                     world.redis.deliver(conn, random.below(5));
                 }
                 if random.one_in(2) {
-                    let gate = world.openable().into_iter().find(|gate| world.gates[*gate].instance == number);
+                    let gate =
+                        world.openable().into_iter().find(|gate| world.gates[*gate].instance == number);
                     gate.into_iter().for_each(|gate| world.open(gate));
                 }
                 world.pump();
@@ -236,7 +242,12 @@ impl<'s> Run<'s> {
                 let world = &mut *self.world.lock();
                 world.other_writer(random);
             }
-            Fault::Cut | Fault::FailOver | Fault::Flush | Fault::NodeDown | Fault::ErrorReply | Fault::OutOfMemory => {
+            Fault::Cut
+            | Fault::FailOver
+            | Fault::Flush
+            | Fault::NodeDown
+            | Fault::ErrorReply
+            | Fault::OutOfMemory => {
                 self.disturb_redis(fault, random);
             }
             Fault::PostgresRestart => {
@@ -253,7 +264,7 @@ impl<'s> Run<'s> {
                 }
             }
             // These are chances of the workload.
-            Fault::Truncate | Fault::NotANumber | Fault::Resync => {}
+            Fault::Truncate | Fault::NotANumber | Fault::Resync | Fault::Toast => {}
         }
     }
 

@@ -28,9 +28,11 @@ pub enum Fault {
     Truncate,
     NotANumber,
     Resync,
+    /// An unchanged TOASTed value is not sent.
+    Toast,
 }
 
-const FAULTS: [Fault; 15] = [
+const FAULTS: [Fault; 16] = [
     Fault::Crash,
     Fault::Freeze,
     Fault::Cut,
@@ -46,6 +48,7 @@ const FAULTS: [Fault; 15] = [
     Fault::Truncate,
     Fault::NotANumber,
     Fault::Resync,
+    Fault::Toast,
 ];
 
 /// The setting of a run.
@@ -106,7 +109,8 @@ impl Setup {
 }
 
 fn base() -> (Config, Arc<KeyMap>, Metrics) {
-    let text = "[postgres]\nurl = \"postgres://lockstep@model/lockstep\"\n[redis]\nurl = \"redis://model:1\"\n";
+    let text =
+        "[postgres]\nurl = \"postgres://lockstep@model/lockstep\"\n[redis]\nurl = \"redis://model:1\"\n";
     let read = Config::read("simulator", text, &|_| None, KeyMap::compile);
     let (config, key_map) = read.unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
     (config, Arc::new(key_map), Metrics::new().unwrap())

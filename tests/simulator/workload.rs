@@ -95,7 +95,8 @@ impl World {
         let Some((user, before)) = state else {
             return Some(Op::Insert { user: User { id, kind: KINDS[random.below(2)] }, row: fresh });
         };
-        let update = |to: User, row: Row, email_unsent: bool| Op::Update { from: user, before, to, row, email_unsent };
+        let update =
+            |to: User, row: Row, email_unsent: bool| Op::Update { from: user, before, to, row, email_unsent };
         Some(match random.below(12) {
             0 => Op::Delete { user, before },
             1 => {
@@ -105,7 +106,7 @@ impl World {
                 update(User { id, kind }, row, unsent)
             }
             2..=3 => update(user, Row { balance: before.balance, ..fresh }, false),
-            4 => update(user, Row { email: before.email, ..fresh }, true),
+            4 if setup.has(Fault::Toast) => update(user, Row { email: before.email, ..fresh }, true),
             _ => update(user, fresh, false),
         })
     }

@@ -164,7 +164,9 @@ impl Keyspace {
             None => BTreeMap::new(),
             Some(Value::Hash(fields)) => match name {
                 "HLEN" => return Ok(Reply::Int(fields.len() as i64)),
-                "HGET" => return Ok(fields.get(&rest[0]).map_or(Reply::Nil, |text| Reply::Text(text.clone()))),
+                "HGET" => {
+                    return Ok(fields.get(&rest[0]).map_or(Reply::Nil, |text| Reply::Text(text.clone())));
+                }
                 _ => fields.clone(),
             },
             Some(Value::Text(_)) => return Err(WRONG_TYPE.into()),

@@ -13,8 +13,12 @@ const TEXT: u32 = 25;
 const NUMERIC: u32 = 1_700;
 
 /// The columns of `users`, and whether the identity covers them.
-pub const USERS_COLUMNS: [(&str, u32, bool); 4] =
-    [("id", INT4, true), ("user_type", TEXT, true), ("email", TEXT, false), ("wallet_balance", NUMERIC, false)];
+pub const USERS_COLUMNS: [(&str, u32, bool); 4] = [
+    ("id", INT4, true),
+    ("user_type", TEXT, true),
+    ("email", TEXT, false),
+    ("wallet_balance", NUMERIC, false),
+];
 const TRANSACTIONS_COLUMNS: [(&str, u32, bool); 7] = [
     ("id", INT4, true),
     ("transaction_id", TEXT, false),

@@ -50,9 +50,21 @@ pub struct Completed {
 /// What a transaction did.
 #[derive(Debug, Clone)]
 pub enum Op {
-    Insert { user: User, row: Row },
-    Update { from: User, before: Row, to: User, row: Row, email_unsent: bool },
-    Delete { user: User, before: Row },
+    Insert {
+        user: User,
+        row: Row,
+    },
+    Update {
+        from: User,
+        before: Row,
+        to: User,
+        row: Row,
+        email_unsent: bool,
+    },
+    Delete {
+        user: User,
+        before: Row,
+    },
     Truncate,
     Completed(Completed),
     /// A logical message that asks for a resync.

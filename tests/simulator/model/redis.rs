@@ -16,6 +16,8 @@ use crate::mutants::Mutant;
 
 /// The first words of the script that applies plans.
 const APPLY: &str = "-- Applies the plans";
+/// Begin of the names of checkpoints.
+const CHECKPOINT: &[u8] = b"lockstep:checkpoint:";
 /// Host of every server.
 const HOST: &str = "model";
 /// Port of the first server; that of a replica differs by a bit.
@@ -65,8 +67,9 @@ pub struct Conn {
     announced: Option<mpsc::UnboundedSender<Vec<Bytes>>>,
     /// Whether the client is still there, and the way to it.
     open: bool,
-    /// Scripts that a mutant answered and did not run.
+    /// Scripts that a mutant answered and did not run, and whether a checkpoint went before them.
     held: Vec<(Arc<str>, Vec<Bytes>, Vec<Bytes>)>,
+    overtaken: bool,
 }
 
 /// What a command did.
@@ -125,6 +128,7 @@ impl Redis {
                 announced: None,
                 open: true,
                 held: Vec::new(),
+                overtaken: false,
             },
         );
         Ok(conn)
@@ -207,7 +211,7 @@ impl Redis {
 
     /// Connections with commands that the server has not executed.
     pub fn executable(&self) -> Vec<u64> {
-        let waits = |conn: &Conn| self.nodes[conn.node].up && !(conn.inbox.is_empty() && conn.held.is_empty());
+        let waits = |conn: &Conn| self.nodes[conn.node].up && !conn.inbox.is_empty();
         self.conns.iter().filter(|(_, conn)| waits(conn)).map(|(id, _)| *id).collect()
     }
 
@@ -238,15 +242,16 @@ impl Redis {
     pub fn execute_next(&mut self, id: u64) -> Executed {
         let Some(conn) = self.conns.get_mut(&id) else { return Executed::default() };
         let node = conn.node;
-        let Some(question) = conn.inbox.pop_front() else {
-            let held = std::mem::take(&mut conn.held);
-            self.run_held(node, held);
-            return self.finish(node, "what was held back".into());
-        };
+        let Some(question) = conn.inbox.pop_front() else { return Executed::default() };
         let Question { name, args, answer } = question;
         let reply = self.answer(id, name, &args);
         let instance = self.conns[&id].instance;
-        let what = format!("{instance} at {}: {name} {} -> {}", self.nodes[node].address, subject(name, &args), short(&reply));
+        let what = format!(
+            "{instance} at {}: {name} {} -> {}",
+            self.nodes[node].address,
+            subject(name, &args),
+            short(&reply)
+        );
         let reply = reply.map_err(|line| NodeError::parse(&line));
         if let Some(conn) = self.conns.get_mut(&id).filter(|conn| conn.open) {
             conn.outbox.push_back(Written::Reply(answer, reply));
@@ -309,7 +314,9 @@ impl Redis {
                 self.evaluate(id, script, keys, args)
             }
             (_, keys) => {
-                self.flush_held(id);
+                if !args.first().is_some_and(|key| key.starts_with(CHECKPOINT)) {
+                    self.flush_held(id);
+                }
                 let keys = match name {
                     "SCAN" | "PING" => &[],
                     "GET" | "SET" | "HGET" => &keys[..1],
@@ -321,7 +328,13 @@ impl Redis {
         }
     }
 
-    fn evaluate(&mut self, id: u64, script: Arc<str>, keys: &[Bytes], args: &[Bytes]) -> Result<Reply, String> {
+    fn evaluate(
+        &mut self,
+        id: u64,
+        script: Arc<str>,
+        keys: &[Bytes],
+        args: &[Bytes],
+    ) -> Result<Reply, String> {
         let node = self.conns[&id].node;
         self.redirected(node, keys)?;
         if let Some(error) = self.nodes[node].fails.take() {
@@ -331,6 +344,9 @@ impl Redis {
             return Err("OOM command not allowed when used memory > 'maxmemory'.".into());
         }
         if self.mutant == Some(Mutant::CheckpointBeforeData) && script.starts_with(APPLY) {
+            if self.conns[&id].overtaken {
+                self.flush_held(id);
+            }
             let held = self.conns.get_mut(&id).map(|conn| {
                 conn.held.push((Arc::clone(&script), keys.to_vec(), args.to_vec()));
                 conn.held.clone()
@@ -342,16 +358,16 @@ impl Redis {
             }
             return reply;
         }
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.overtaken = keys.first().is_some_and(|key| key.starts_with(CHECKPOINT));
+        }
         lua::run(&script, keys, args, &mut self.nodes[node].space)
     }
 
     fn flush_held(&mut self, id: u64) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
+        conn.overtaken = false;
         let (node, held) = (conn.node, std::mem::take(&mut conn.held));
-        self.run_held(node, held);
-    }
-
-    fn run_held(&mut self, node: usize, held: Vec<(Arc<str>, Vec<Bytes>, Vec<Bytes>)>) {
         for (script, keys, args) in held {
             let _ = lua::run(&script, &keys, &args, &mut self.nodes[node].space);
         }
@@ -394,7 +410,8 @@ fn subject(name: &str, args: &[Bytes]) -> String {
         "EVALSHA" => args.get(2..).unwrap_or_default(),
         _ => args,
     };
-    let words = keys.iter().take(4).map(|key| String::from_utf8_lossy(key).chars().take(120).collect::<String>());
+    let words =
+        keys.iter().take(4).map(|key| String::from_utf8_lossy(key).chars().take(120).collect::<String>());
     words.collect::<Vec<_>>().join(" ")
 }
 
