@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Field, User, Value};
+use super::{Field, User};
 use crate::lsn::Position;
 use crate::txn::CommitInfo;
 
@@ -73,21 +73,6 @@ pub struct Event {
     pub completed: Vec<Completed>,
     /// Why the event cannot be applied as written.
     pub doubt: Option<Doubt>,
-}
-
-impl Event {
-    /// For where the keys may not be there yet: a value that was not sent, because it is the same, cannot be left alone then.
-    pub fn doubt_unsent(&mut self) {
-        let unsent = self.fields.iter().find(|field| field.value == Value::Unchanged);
-        if let (None, Some(field)) = (&self.doubt, unsent) {
-            self.doubt = Some(Doubt::Unsent { column: Arc::clone(&field.name) });
-        }
-    }
-
-    /// Whether a value was not sent.
-    pub fn has_unsent(&self) -> bool {
-        self.fields.iter().any(|field| field.value == Value::Unchanged)
-    }
 }
 
 /// What happened to the user.

@@ -48,7 +48,7 @@ pub struct Compares {
 pub enum ChunkEnd {
     /// In Redis, row by row or by a later event of the stream.
     Written,
-    /// The stream truncated a table that the snapshot still saw full.
+    /// The stream truncated a table that the snapshot still saw full, or a node may have forgotten a fence.
     ReadAgain,
 }
 

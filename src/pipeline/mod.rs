@@ -283,6 +283,11 @@ impl Pipeline {
     /// stream never carried.
     pub fn begin_load(&mut self, in_gap: bool) {
         self.in_gap = in_gap;
+        self.forget_errands();
+    }
+
+    /// Drops what was handed in: whoever waits for it is told to begin again.
+    pub fn forget_errands(&mut self) {
         while self.errands.try_recv().is_ok() {}
         self.waiting.clear();
         self.chunks.forget();

@@ -79,8 +79,10 @@ impl Pipeline {
             (_, Some(doubt)) => doubt.to_string(),
             (Outcome::Skipped, None) => {
                 sink.skipped_by_fence.inc();
-                // The snapshot did not see the user's last change yet: read once more. Who was compared will be again.
-                if plan.rereads && !compared {
+                // The snapshot did not see the user's last change yet: read once more. What the stream wrote stands, but it
+                // may be less than a row: values that were not sent, keys that went for want of memory. Who was compared
+                // will be again.
+                if !compared {
                     self.repair(plan);
                 }
                 return;

@@ -197,11 +197,7 @@ impl<'p> Session<'p> {
         for output in self.pipeline.mapping.events(window) {
             match output {
                 // Planned here, while the flight before is out.
-                Output::Event(mut event) => {
-                    // The load skips the row of a user whom the stream has touched.
-                    if event.has_unsent() && !self.pipeline.health.facts().loaded {
-                        event.doubt_unsent();
-                    }
+                Output::Event(event) => {
                     self.queue.push_event(self.pipeline.key_map.plan(&event), event.commit.time);
                 }
                 Output::Truncated(truncated) => self.queue.push_truncate(truncated),

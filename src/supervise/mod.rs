@@ -223,13 +223,16 @@ impl Supervisor {
             start::decide(server, &redis, self.trust_redis && !self.has_streamed);
         pipeline.sink().await?.begin_epoch(epoch);
         pipeline.set_out(outset);
+        if !is_continued(pipeline, server) {
+            pipeline.forget_errands();
+        }
         pipeline.note_loaded(reason.is_none());
         // From here on the load that follows is the reason not to be ready.
         pipeline.health().tell(|facts| facts.given_up = false);
         if let Some(reason) = reason {
             // A mark may have been written after what it counts was lost: it says nothing beside a lost checkpoint.
             let progress = records.load.filter(|_| redis.forgot_nothing());
-            self.begin_load(pipeline, load, (reason, progress), &server.published).await?;
+            self.begin_load(pipeline, load, (reason, progress), server).await?;
         }
         if !redis.forgot_nothing() || reason.is_some_and(|reason| reason != LoadReason::NeverLoaded) {
             self.first_checkpoint(pipeline, server).await?;
@@ -251,9 +254,10 @@ impl Supervisor {
         pipeline: &mut Pipeline,
         load: &mut Load,
         (reason, progress): (LoadReason, Option<String>),
-        published: &str,
+        server: &ServerSide,
     ) -> Result<()> {
-        let running = load.as_ref().is_some_and(|load| !load.is_finished());
+        let published = &server.published;
+        let running = load.as_ref().is_some_and(|load| !load.is_finished()) && is_continued(pipeline, server);
         // Redis that has no mark of the running load was emptied since that began.
         if running && reason == LoadReason::NeverLoaded && progress.is_some() {
             return Ok(());
@@ -292,6 +296,12 @@ impl Supervisor {
             false => Err(Error::transient("a redis node was connected again while it was compared", "")),
         }
     }
+}
+
+/// Whether the slot stands where this instance left it. Another one may have seen a gap in between: what was read before
+/// is too old then, and the stream does not tell.
+fn is_continued(pipeline: &Pipeline, server: &ServerSide) -> bool {
+    server.confirmed_flush <= pipeline.acknowledged()
 }
 
 /// Waits for the stop; for ever when whoever could ask for it is gone.
