@@ -151,6 +151,8 @@ pub struct Sink {
     derived: derived::Derived,
     /// `None`: neither Redis nor this process has one yet.
     epoch: Option<u32>,
+    /// The epoch that Redis was last known to keep.
+    kept_epoch: Option<u32>,
     /// The generation up to which the records were read.
     compared: u64,
     /// Doubts that came to nothing.
@@ -201,6 +203,7 @@ impl Sink {
             lanes,
             derived: derived::Derived::new(options.derived_prefixes, options.metrics.clone()),
             epoch: None,
+            kept_epoch: None,
             compared: 0,
             forgiven: 0,
             kept: keep::Kept::default(),
@@ -214,7 +217,8 @@ impl Sink {
             state,
             metrics: options.metrics,
         };
-        sink.epoch = sink.read_records().await?.epoch;
+        sink.kept_epoch = sink.read_records().await?.epoch;
+        sink.epoch = sink.kept_epoch;
         Ok(sink)
     }
 

@@ -103,7 +103,7 @@ impl Sink {
         // In the opposite order of writing: who finds an epoch finds the checkpoint that was there before it.
         let epoch = self.read_text(EPOCH_KEY.to_owned()).await?.and_then(|text| text.parse().ok());
         let (nodes, mut epochs) = self.read_checkpoints().await?;
-        epochs.extend([self.epoch, epoch]);
+        epochs.extend([self.kept_epoch, epoch]);
         let quarantine = self.read_quarantine().await?;
         let records = Records {
             quarantine,
@@ -135,7 +135,8 @@ impl Sink {
         }
     }
 
-    /// Begins a new database history: every later fence is past every earlier one.
+    /// Begins a new database history: every later fence is past every earlier one. Nothing counts as written in it
+    /// before Redis keeps it.
     pub fn begin_epoch(&mut self, epoch: u32) {
         self.epoch = Some(epoch);
     }
@@ -146,7 +147,9 @@ impl Sink {
     /// The node's.
     pub async fn write_epoch(&mut self, epoch: u32) -> Result<()> {
         self.begin_epoch(epoch);
-        self.write_text(EPOCH_KEY.to_owned(), epoch.to_string()).await
+        self.write_text(EPOCH_KEY.to_owned(), epoch.to_string()).await?;
+        self.kept_epoch = Some(epoch);
+        Ok(())
     }
 
     /// Removes every record of this slot; fences and the epoch stay.

@@ -291,7 +291,10 @@ impl Checks {
         self.foreign.retain(|key, _| !of_node(key) || space.keys.contains_key(key));
         for key in space.keys.keys() {
             let Some((user, shown)) = shown(key, space) else { continue };
-            for (field, value) in shown {
+            let foreign = self.foreign.get(key);
+            for (field, value) in
+                shown.into_iter().filter(|(_, value)| !foreign.is_some_and(|of| of.contains(value)))
+            {
                 if let Some(index) = number(&value).and_then(|number| self.committed.get(&(user, number))) {
                     self.readable.insert((key.clone(), field), *index);
                 }
