@@ -145,7 +145,7 @@ fn to_lua(lua: &Lua, reply: &Reply) -> mlua::Result<Value> {
 fn to_reply(value: Value) -> Result<Reply, String> {
     Ok(match value {
         Value::String(text) => Reply::Text(Bytes::copy_from_slice(&text.as_bytes())),
-        Value::Integer(number) => Reply::Int(number.into()),
+        Value::Integer(number) => Reply::Int(number),
         Value::Number(number) => Reply::Int(number as i64),
         Value::Boolean(true) => Reply::Int(1),
         Value::Table(table) => {

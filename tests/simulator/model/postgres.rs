@@ -326,14 +326,17 @@ impl Postgres {
         self.confirmed = self.wal;
     }
 
+    /// Snapshots see every commit that is in WAL.
+    pub fn show_commits(&mut self) {
+        let ended: Vec<u64> = self.running.iter().filter(|tx| tx.in_wal).map(|tx| tx.xid).collect();
+        ended.into_iter().for_each(|xid| self.make_visible(xid));
+    }
+
     /// Every connection ends, and every transaction that has not committed.
     pub fn restart(&mut self) {
         self.walsender = None;
-        let (ended, open): (Vec<u64>, Vec<u64>) = (
-            self.running.iter().filter(|tx| tx.in_wal).map(|tx| tx.xid).collect(),
-            self.running.iter().filter(|tx| !tx.in_wal).map(|tx| tx.xid).collect(),
-        );
-        ended.into_iter().for_each(|xid| self.make_visible(xid));
+        self.show_commits();
+        let open: Vec<u64> = self.running.iter().map(|tx| tx.xid).collect();
         open.into_iter().for_each(|xid| self.roll_back(xid));
     }
 }
