@@ -5,10 +5,12 @@
 //! reason.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use prometheus::{IntCounter, IntGauge};
 use serde::{Deserialize, Serialize};
+
+use tokio::time::Instant;
 
 use crate::balance::{Truncated, User};
 use crate::lsn::{Lsn, Position};

@@ -14,10 +14,11 @@ use lockstep::lsn::Lsn;
 use lockstep::metrics::Metrics;
 use lockstep::pipeline::asked::Questions;
 use lockstep::pipeline::session::{Session, Signals};
-use lockstep::pipeline::{Identity, Parts, Pipeline};
+use lockstep::pipeline::{Identity, Ledger, Parts, Pipeline};
 use lockstep::resync::{Pace, Reader};
 use lockstep::sink::node::Login;
 use lockstep::sink::{self, Sink};
+use lockstep::supervise::budget::Budget;
 use lockstep::supervise::start::ServerSide;
 use lockstep::supervise::{Load, Supervisor};
 use lockstep::wire::Stream;
@@ -124,14 +125,18 @@ impl Process {
         let table = Arc::new(table(&reader));
         let loader = Loader { world: self.world.clone(), instance: self.number, reader, table };
         let (asked, questions) = watch::channel(Questions::default());
+        let ledger = Ledger::new(&config.audit, Arc::clone(&key_map), metrics.audit.clone());
+        let budget = Budget::new(Arc::clone(&config), Arc::clone(&health), metrics.stream.clone());
         let parts = Parts {
             sink,
             mapping: Mapping::new(&config.tables),
             key_map,
             limits: config.stream.clone(),
+            margin: (config.redis.replay_margin, config.redis.replay_margin_bytes),
             errands: errand_inbox,
             repairs,
             asked,
+            ledger: Arc::new(ledger),
             metrics,
             health,
         };
@@ -143,7 +148,7 @@ impl Process {
             tokio::spawn(watched(world.clone(), number, load))
         });
         let (_stop, stopped) = watch::channel(false);
-        let supervisor = Supervisor::new(config, false, start_load, stopped.clone());
+        let supervisor = Supervisor::new(config, false, Arc::new(budget), start_load, stopped.clone());
         let (mut pipeline, mut load) = (Pipeline::new(parts), None);
         loop {
             match self.turn(&supervisor, &mut pipeline, &mut load, stopped.clone()).await {

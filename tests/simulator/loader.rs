@@ -243,7 +243,10 @@ impl Loader {
                 if plans.is_empty() {
                     break;
                 }
-                let chunk = |done| Errand::Chunk(Chunk { plans, snapshot, read_before, done });
+                let chunk = |done| {
+                    let refused = Vec::new();
+                    Errand::Chunk(Chunk { plans, refused, snapshot, read_before, compares: None, done })
+                };
                 if self.reader.errand(chunk).await? == ChunkEnd::Written {
                     break;
                 }

@@ -22,6 +22,7 @@ fn known() -> Vec<Known> {
                 flight_events: 3,
                 chunk_rows: 1,
                 users: 1,
+                margin_ms: 0,
                 faults: vec![
                     Fault::Freeze,
                     Fault::WalsenderEnds,
@@ -87,6 +88,7 @@ fn known() -> Vec<Known> {
                 flight_events: 1,
                 chunk_rows: 3,
                 users: 3,
+                margin_ms: 0,
                 faults: vec![Fault::WalsenderEnds, Fault::SlotAnew],
             },
             steps: &[
@@ -144,6 +146,7 @@ fn known() -> Vec<Known> {
                 flight_events: 6,
                 chunk_rows: 3,
                 users: 3,
+                margin_ms: 0,
                 faults: vec![Fault::FailOver, Fault::OtherWriter, Fault::Resync],
             },
             steps: &[
@@ -185,6 +188,7 @@ fn known() -> Vec<Known> {
                 flight_events: 5,
                 chunk_rows: 3,
                 users: 3,
+                margin_ms: 0,
                 faults: vec![Fault::OutOfMemory, Fault::SlotAnew],
             },
             steps: &[

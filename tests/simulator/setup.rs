@@ -1,6 +1,7 @@
 //! What a seed is about: the servers, the bounds, and which faults may happen.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use lockstep::config::{self, Config};
 use lockstep::keyplan::KeyMap;
@@ -63,6 +64,8 @@ pub struct Setup {
     pub chunk_rows: usize,
     /// Users who are there before Lockstep comes.
     pub users: u32,
+    /// How long the slot keeps what Redis holds, in ms.
+    pub margin_ms: u64,
     pub faults: Vec<Fault>,
 }
 
@@ -81,6 +84,7 @@ impl Setup {
             flight_events: 1 + random.below(6),
             chunk_rows: 1 + random.below(3),
             users: random.below(4) as u32,
+            margin_ms: [0, 100, 1_000, 10_000][random.below(4)],
             faults,
         }
     }
@@ -104,6 +108,7 @@ impl Setup {
         config.stream.window_rows = self.window_rows;
         config.stream.flight_events = self.flight_events;
         config.load.chunk_rows = self.chunk_rows;
+        config.redis.replay_margin = Duration::from_millis(self.margin_ms);
         Blueprint { config: Arc::new(config), key_map, metrics }
     }
 }

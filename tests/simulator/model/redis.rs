@@ -42,6 +42,8 @@ pub struct Node {
     pub out_of_memory: bool,
     /// The error with which the next script is answered.
     pub fails: Option<&'static str>,
+    /// How often another process has taken its place.
+    lives: u32,
 }
 
 /// A command in a socket.
@@ -99,6 +101,7 @@ impl Redis {
             up: true,
             out_of_memory: false,
             fails: None,
+            lives: 0,
         };
         Redis { nodes: (0..nodes).map(node).collect(), conns: BTreeMap::new(), next_conn: 1, mutant }
     }
@@ -199,6 +202,7 @@ impl Redis {
         let is_cluster = self.is_cluster();
         let failed = &mut self.nodes[node];
         failed.scripts.clear();
+        failed.lives += 1;
         failed.up = true;
         failed.out_of_memory = false;
         if is_cluster {
@@ -282,12 +286,9 @@ impl Redis {
 
     fn answer(&mut self, id: u64, name: &'static str, args: &[Bytes]) -> Result<Reply, String> {
         let text = |text: &str| Ok(Reply::Text(Bytes::copy_from_slice(text.as_bytes())));
-        let is_cluster = self.is_cluster();
         let node = self.conns[&id].node;
         match (name, args) {
-            ("INFO", _) => {
-                text(&format!("redis_version:7.0.15\r\ncluster_enabled:{}\r\n", u8::from(is_cluster)))
-            }
+            ("INFO", _) => text(&self.info(node)),
             ("CLUSTER", _) => Ok(self.slots()),
             ("CLIENT", [_, _, _, prefixes @ ..]) => {
                 let prefixes = prefixes.chunks(2).map(|pair| pair[1].clone()).collect();
@@ -388,6 +389,16 @@ impl Redis {
             true => Ok(()),
             false => Err(format!("MOVED {slot} {}", self.nodes[owner].address)),
         }
+    }
+
+    /// All that is asked for, whatever the section. A replica that took over remembers whose it was.
+    fn info(&self, node: usize) -> String {
+        let (cluster, lives) = (u8::from(self.is_cluster()), self.nodes[node].lives);
+        let before = lives.checked_sub(1).map_or_else(|| "0".repeat(40), |before| format!("{node}-{before}"));
+        format!(
+            "redis_version:7.0.15\r\ncluster_enabled:{cluster}\r\nrun_id:{node}-{lives}\r\nrole:master\r\n\
+             connected_slaves:1\r\nmaster_replid:{node}-{lives}\r\nmaster_replid2:{before}\r\n"
+        )
     }
 
     /// CLUSTER SLOTS.
