@@ -21,7 +21,7 @@ fn every_promise_is_held_by_a_test_that_exists() {
     let section =
         readme.split("### What holds it").nth(1).and_then(|rest| rest.split("\n\n| | promise").nth(1));
     let table = section.and_then(|rest| rest.split("\n\n").next()).expect("the table");
-    let sources = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/integration"));
+    let sources = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests"));
     let mut names = 0;
     for name in table.split('`').skip(1).step_by(2).filter(|name| name.contains("::")) {
         let (room, test) = name.split_once("::").expect("a path");
