@@ -72,10 +72,11 @@ impl Known {
         position <= self.noted || position.commit_lsn < self.outset.reached
     }
 
-    /// Notes a row that touches no key; whether it was counted in an earlier session.
+    /// Notes a row that touches no key; whether it was counted in an earlier session, or by whoever wrote a checkpoint
+    /// behind it.
     pub(super) fn note_refused(&mut self, position: Position) -> bool {
         self.refused = self.refused.max(position);
-        position <= self.refused_before
+        position <= self.refused_before || position.commit_lsn < self.outset.reached
     }
 }
 
@@ -173,5 +174,7 @@ mod tests {
         assert!(!known.note_refused(at(5)) && !known.note_refused(at(4)), "in any order");
         known.refused_before = known.refused;
         assert!(known.note_refused(at(4)) && !known.note_refused(at(6)));
+        known.outset.reached = Lsn(8);
+        assert!(known.note_refused(at(7)) && !known.note_refused(at(8)), "the margin is sent again");
     }
 }

@@ -154,13 +154,11 @@ impl Pipeline {
     pub(super) fn note_refused(&mut self, refused: Refused) {
         let Refused { table, position, reason, commit } = refused;
         // Of a row that was read from the database the position has no ordinal, and is no place in the stream.
-        if position.ordinal > 0 && self.known.note_refused(position) {
-            return;
-        }
-        self.metrics.sink.quarantined.inc();
+        let is_counted = position.ordinal > 0 && self.known.note_refused(position);
         // Nor is there a commit.
         let commit = (position.ordinal > 0).then(|| (commit.xid.0, commit_iso(commit.time).into()));
         let told = reason.to_string();
+        // Also where it is counted: the session that counted it may have ended before the list was written.
         self.quarantine.record(Incident {
             user: None,
             table: Some(table.to_string()),
@@ -168,6 +166,10 @@ impl Pipeline {
             position,
             commit,
         });
+        if is_counted {
+            return;
+        }
+        self.metrics.sink.quarantined.inc();
         if self.refused.len() < REFUSED_KINDS && self.refused.insert((Arc::clone(&table), reason.clone())) {
             tracing::warn!(%table, %position, %reason, "a row touches no key; more of them are only counted");
         }

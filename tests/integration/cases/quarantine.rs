@@ -310,3 +310,49 @@ async fn an_incident_that_could_not_be_recorded_is_told_again_after_a_crash() {
     are_open(&world, 1).await;
     world.eventually_equal().await;
 }
+
+/// Tables whose ids are text, which need not fit into a key.
+async fn with_ids_of_text() -> World {
+    let mut setup = Setup::on(On::Single);
+    setup.schema = Some(
+        "CREATE TABLE users (id text PRIMARY KEY, user_type text NOT NULL, wallet_balance numeric(18,6)); \
+         CREATE TABLE user_transactions (id bigserial PRIMARY KEY, transaction_id text, user_id text, \
+         user_type text, type text, amount numeric(18,6), status text)"
+            .into(),
+    );
+    let world = World::running_as(setup).await;
+    world.sql("INSERT INTO users VALUES ('good', 'live', 1)").await;
+    world.caught_up().await;
+    world
+}
+
+/// A session that ends before the list is written leaves it to the next one, which is sent the row again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_could_not_be_recorded_before_the_stream_broke_is_recorded_afterwards() {
+    let world = with_ids_of_text().await;
+    world.store.call("", &["CONFIG", "SET", "maxmemory", "1"]).await;
+    world.sql("INSERT INTO users VALUES ('a{b', 'live', 1)").await;
+    eventually("the row is known", async || (world.lockstep.metric(OPEN).await == 1.0).then_some(())).await;
+    assert!(!world.store.exists(RECORD).await, "there is no room");
+    world.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_replication").await;
+    let ended = async || world.lockstep.log().contains("connecting again").then_some(());
+    eventually("the stream ended", ended).await;
+    world.store.call("", &["CONFIG", "SET", "maxmemory", "0"]).await;
+    are_open(&world, 1).await;
+    assert_eq!(world.lockstep.metric("lockstep_quarantined_total").await, 1.0, "it is counted once");
+}
+
+/// A start is sent the margin again: what lies before a checkpoint was counted by whoever wrote that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_touches_no_key_is_counted_once_however_often_it_is_sent() {
+    let world = with_ids_of_text().await;
+    world.sql("INSERT INTO users VALUES ('a{b', 'live', 1)").await;
+    let recorded = are_open(&world, 1).await;
+    world.caught_up().await;
+    assert_eq!(world.lockstep.sigterm().await.code(), Some(0));
+    world.lockstep.run().await;
+    world.sql("INSERT INTO users VALUES ('better', 'live', 1)").await;
+    world.eventually_equal().await;
+    assert_eq!(are_open(&world, 1).await, recorded);
+    assert_eq!(world.lockstep.metric("lockstep_quarantined_total").await, 0.0);
+}
