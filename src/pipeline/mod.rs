@@ -212,7 +212,10 @@ impl Pipeline {
         if let Some((record, version)) = self.quarantine.due() {
             return Some(Cargo::Quarantine(record, version));
         }
-        match self.waiting.pop_front() {
+        // A mark leaves behind a checkpoint, and says that something is done.
+        let is_mark = |errand: &Errand| matches!(errand, Errand::Mark(_) | Errand::Finished(_));
+        let held_back = self.quarantine.is_dirty() && self.waiting.front().is_some_and(is_mark);
+        match if held_back { None } else { self.waiting.pop_front() } {
             Some(Errand::Mark(mark)) => return Some(Cargo::Mark(mark)),
             Some(Errand::Look(look)) => return Some(Cargo::Look(look)),
             Some(Errand::Finished(Finished { line, done })) => {
