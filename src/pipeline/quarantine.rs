@@ -5,6 +5,7 @@
 //! reason.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use prometheus::{IntCounter, IntGauge};
@@ -20,6 +21,9 @@ use crate::metrics::count_gauge;
 pub const MAX_ENTRIES: usize = 1000;
 /// Shortest time between two writes of the list.
 const WRITE_INTERVAL: Duration = Duration::from_millis(200);
+
+/// What was healed is no incident: an entry that is open in Redis is looked at again by the next start.
+const NOWHERE: Lsn = Lsn(u64::MAX);
 
 /// Whether what an entry tells of is still so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,8 +111,13 @@ pub struct Quarantine {
     open: usize,
     /// Grows with every change.
     version: u64,
-    /// The version that Redis holds.
-    written: u64,
+    /// The version that Redis holds, and the mark of its text.
+    written: (u64, u64),
+    /// The one that was handed out last, which Redis may hold.
+    sent: (u64, u64),
+    /// Position of the first incident that was not handed out yet, and of the first that was and may be nowhere.
+    waits: Option<Lsn>,
+    out: Option<Lsn>,
     tried: Option<Instant>,
     /// Told how many are open.
     gauge: IntGauge,
@@ -119,21 +128,47 @@ pub struct Quarantine {
 impl Quarantine {
     /// An empty one.
     pub fn new(gauge: IntGauge, forgotten: IntCounter) -> Quarantine {
-        let entries = HashMap::new();
-        Quarantine { entries, incidents: 0, open: 0, version: 0, written: 0, tried: None, gauge, forgotten }
+        let empty = (0, mark(""));
+        Quarantine {
+            entries: HashMap::new(),
+            incidents: 0,
+            open: 0,
+            version: 0,
+            written: empty,
+            sent: empty,
+            waits: None,
+            out: None,
+            tried: None,
+            gauge,
+            forgotten,
+        }
     }
 
-    /// Takes the list that Redis keeps. Positions past the end of WAL are of another history: whatever comes is later.
+    /// Takes the list that Redis keeps, unless this is the one that Redis was given: then what came since stands, though
+    /// the stream does not tell all of it again. Positions past the end of WAL are of another history: whatever comes is
+    /// later.
     pub fn remember(&mut self, record: Option<&str>, wal_end: Lsn) {
-        self.entries.clear();
-        for mut entry in entries(record.unwrap_or_default()) {
+        let record = record.unwrap_or_default();
+        let found = mark(record);
+        if found == self.sent.1 {
+            self.written = self.sent;
+        }
+        if found == self.written.1 {
+            (self.waits, self.out) = (self.is_dirty().then_some(Lsn::ZERO), None);
+        } else {
+            self.entries.clear();
+            for entry in entries(record) {
+                self.incidents += 1;
+                self.entries.insert(entry.name(), (self.incidents, entry));
+            }
+            self.written = (self.version, found);
+            (self.waits, self.out) = (None, None);
+        }
+        for (_, entry) in self.entries.values_mut() {
             if entry.position().commit_lsn > wal_end {
                 entry.commit_lsn = Lsn::ZERO.to_string();
             }
-            self.incidents += 1;
-            self.entries.insert(entry.name(), (self.incidents, entry));
         }
-        self.written = self.version;
         self.open = self.entries.values().filter(|(_, entry)| entry.state == State::Open).count();
         count_gauge(&self.gauge, self.open as u64);
     }
@@ -164,7 +199,7 @@ impl Quarantine {
         if self.entries.len() > MAX_ENTRIES {
             self.forget_one();
         }
-        self.changed();
+        self.changed(incident.position.commit_lsn);
     }
 
     /// A user was read, and is in doubt even so: no incident of its own, unless none is known.
@@ -175,7 +210,7 @@ impl Quarantine {
             Some((_, entry)) => {
                 entry.state = State::Open;
                 self.open += 1;
-                self.changed();
+                self.changed(incident.position.commit_lsn);
             }
             // Else it may be one that was forgotten, and would drive out a newer one.
             None if self.open < MAX_ENTRIES => self.record(incident),
@@ -207,7 +242,7 @@ impl Quarantine {
         {
             entry.state = State::Healed;
             self.open -= 1;
-            self.changed();
+            self.changed(NOWHERE);
         }
     }
 
@@ -233,7 +268,7 @@ impl Quarantine {
             }
         }
         if self.open < before {
-            self.changed();
+            self.changed(NOWHERE);
         }
     }
 
@@ -250,9 +285,15 @@ impl Quarantine {
         open
     }
 
-    /// Whether Redis does not hold the list as it is: no checkpoint may pass what it tells of.
+    /// Whether Redis does not hold the list as it is.
     pub fn is_dirty(&self) -> bool {
-        self.version != self.written
+        self.version != self.written.0
+    }
+
+    /// Whether the list tells of an incident before `applied` and Redis does not hold that yet: no checkpoint may be there.
+    /// One behind which there is always the next incident may.
+    pub fn holds_back(&self, applied: Lsn) -> bool {
+        self.waits.into_iter().chain(self.out).any(|first| first < applied)
     }
 
     /// The list and its version, when it is to be written.
@@ -263,12 +304,17 @@ impl Quarantine {
         }
         self.tried = Some(Instant::now());
         let lines = self.in_order().into_iter().filter_map(|entry| serde_json::to_string(entry).ok());
-        Some((lines.collect::<Vec<_>>().join("\n"), self.version))
+        let text = lines.collect::<Vec<_>>().join("\n");
+        self.sent = (self.version, mark(&text));
+        self.out = self.waits.take().into_iter().chain(self.out).min();
+        Some((text, self.version))
     }
 
     /// Redis holds this version.
     pub fn written(&mut self, version: u64) {
-        self.written = version;
+        if version == self.sent.0 {
+            (self.written, self.out) = (self.sent, None);
+        }
     }
 
     fn in_order(&self) -> Vec<&Entry> {
@@ -287,10 +333,19 @@ impl Quarantine {
         }
     }
 
-    fn changed(&mut self) {
+    /// Something is told of `at`.
+    fn changed(&mut self, at: Lsn) {
         self.version += 1;
+        self.waits = Some(self.waits.map_or(at, |first| first.min(at)));
         count_gauge(&self.gauge, self.open as u64);
     }
+}
+
+/// By which a list is known again.
+fn mark(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
 }
 
 fn name_of(user: &User) -> Name {
@@ -358,6 +413,37 @@ mod tests {
         next.remember(Some(&record), Lsn(10));
         next.record(incident(Some(&seven), 12));
         assert!(next.is_dirty(), "in another history it is a new one");
+    }
+
+    #[test]
+    fn only_a_checkpoint_behind_what_is_not_written_has_to_wait() {
+        let mut list = quarantine();
+        list.record(incident(None, 16));
+        assert!(list.holds_back(Lsn(17)) && !list.holds_back(Lsn(16)));
+        let (_, version) = list.due().unwrap();
+        list.record(incident(None, 20));
+        assert!(list.holds_back(Lsn(17)), "it is on its way");
+        list.written(version);
+        assert!(list.is_dirty() && list.holds_back(Lsn(21)) && !list.holds_back(Lsn(20)));
+    }
+
+    #[test]
+    fn what_came_since_the_list_was_written_stands_where_nobody_else_wrote_it() {
+        let (mut list, seven) = (quarantine(), user("7"));
+        list.record(incident(Some(&seven), 16));
+        let (record, version) = list.due().unwrap();
+        list.written(version);
+        list.heal(&seven);
+        list.record(incident(Some(&user("8")), 0));
+        list.remember(Some(&record), Lsn(100));
+        assert_eq!(list.open().users, [("live".to_owned(), "8".to_owned())]);
+        assert!(list.is_dirty() && list.holds_back(Lsn(1)));
+        list.tried = None;
+        let (sent, _) = list.due().unwrap();
+        list.remember(Some(&sent), Lsn(100));
+        assert!(!list.is_dirty(), "it arrived, and only the answer was lost");
+        list.remember(Some(&record), Lsn(100));
+        assert!(list.holds(&seven, at(17)) && !list.is_dirty(), "another instance's, or an older one");
     }
 
     #[test]

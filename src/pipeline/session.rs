@@ -227,7 +227,10 @@ impl<'p> Session<'p> {
                 None => self.queue.depart(self.pipeline.limits.flight_events),
             };
             match departure {
-                Some(Departure { cargo, completes }) if !cargo.is_empty() => {
+                // A checkpoint that may leave now may have to wait again once the windows are passed.
+                Some(Departure { cargo, completes })
+                    if !cargo.is_empty() || (checkpoint.is_some() && self.pipeline.quarantine.is_dirty()) =>
+                {
                     self.out_completes = completes;
                     self.depart(cargo, checkpoint);
                 }
@@ -252,14 +255,15 @@ impl<'p> Session<'p> {
 
     /// A checkpoint at what is applied, when the last one is old enough.
     fn due_checkpoint(&self) -> Option<Checkpoint> {
-        if self.pipeline.quarantine.is_dirty() {
+        let checkpoint = self.checkpoint();
+        if self.pipeline.quarantine.holds_back(checkpoint.applied) {
             return None;
         }
         let applied = self.tracker.applied_lsn();
         let is_new = applied > self.tracker.stored_lsn() && !self.unkept;
         let interval = if is_new { CHECKPOINT_INTERVAL } else { HEARTBEAT_INTERVAL };
         let due = self.checkpointed.is_none_or(|at| at.elapsed() >= interval) || self.lease.is_due();
-        due.then(|| self.checkpoint())
+        due.then_some(checkpoint)
     }
 
     /// Never behind what every node held before the session: that is sent again, and still there.
@@ -283,8 +287,8 @@ impl<'p> Session<'p> {
         }
         self.pipeline.pass(&landed);
         self.lease.note(&landed.committed);
-        if landed.is_doubtful() {
-            // No checkpoint may leave before it is recorded.
+        if landed.is_doubtful() || landed.quarantine.is_some() {
+            // No checkpoint may leave before it is recorded, and the first one may as soon as it is.
             self.pipeline.note_landed(landed);
             if !self.must_compare() {
                 self.launch();

@@ -1,8 +1,11 @@
 //! What cannot be applied as written is recorded, and can be read again once the cause is gone.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::config_of;
+use crate::harness::proxy::Line;
 use crate::harness::subscriber::lsn;
 use crate::harness::world::quote;
 use crate::harness::{On, Setup, World, eventually};
@@ -312,7 +315,7 @@ async fn an_incident_that_could_not_be_recorded_is_told_again_after_a_crash() {
 }
 
 /// Tables whose ids are text, which need not fit into a key.
-async fn with_ids_of_text() -> World {
+fn ids_of_text() -> Setup {
     let mut setup = Setup::on(On::Single);
     setup.schema = Some(
         "CREATE TABLE users (id text PRIMARY KEY, user_type text NOT NULL, wallet_balance numeric(18,6)); \
@@ -320,7 +323,11 @@ async fn with_ids_of_text() -> World {
          user_type text, type text, amount numeric(18,6), status text)"
             .into(),
     );
-    let world = World::running_as(setup).await;
+    setup
+}
+
+async fn with_ids_of_text() -> World {
+    let world = World::running_as(ids_of_text()).await;
     world.sql("INSERT INTO users VALUES ('good', 'live', 1)").await;
     world.caught_up().await;
     world
@@ -355,4 +362,42 @@ async fn a_row_that_touches_no_key_is_counted_once_however_often_it_is_sent() {
     world.eventually_equal().await;
     assert_eq!(are_open(&world, 1).await, recorded);
     assert_eq!(world.lockstep.metric("lockstep_quarantined_total").await, 0.0);
+}
+
+/// Where the next row is there before the last one is written, the slot would never move.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_steady_flow_of_rows_that_touch_no_key_holds_no_checkpoint_back() {
+    let mut world = World::set_up(ids_of_text()).await;
+    let redis = world.redis_through_a_proxy().await;
+    world.lockstep.init().await;
+    world.lockstep.run().await;
+    // A long way, so that there is always a row that came while the list was written.
+    redis.set(Line::Delayed(Duration::from_millis(20)));
+    world
+        .sql(
+            "CREATE PROCEDURE flow() LANGUAGE plpgsql AS $$ BEGIN FOR n IN 1..10000000 LOOP \
+             INSERT INTO users VALUES ('{' || n, 'live', 1); COMMIT; END LOOP; END $$",
+        )
+        .await;
+    let flow = async {
+        world.sql("CALL flow()").await;
+        std::future::pending::<()>().await
+    };
+    let passed = async {
+        for round in 0..5 {
+            let end =
+                world.postgres.value("SELECT pg_current_wal_lsn()").await.as_deref().and_then(lsn).unwrap();
+            eventually(&format!("checkpoint {round}"), async || {
+                let text = world.store.get("lockstep:checkpoint:lockstep").await?;
+                let checkpoint: Value = serde_json::from_str(&text).ok()?;
+                (lsn(checkpoint["applied"].as_str()?)? > end).then_some(())
+            })
+            .await;
+        }
+    };
+    tokio::select! {
+        () = flow => {}
+        () = passed => {}
+    }
+    world.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'CALL flow%'").await;
 }
