@@ -164,6 +164,7 @@ async fn tell_redis_state(mut state: watch::Receiver<SinkState>, health: Arc<Hea
             SinkState::Connected { .. } => None,
             SinkState::Retrying { fault } => Some(fault.to_string()),
         };
+        health.progress().tell_away(fault.is_some());
         health.tell(|facts| facts.redis_fault = fault);
         if state.changed().await.is_err() {
             return Ok(());

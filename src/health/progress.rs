@@ -44,6 +44,8 @@ struct Held {
     place: Place,
     /// Whether it holds every user; until then a change before the stream's begin may be missing.
     loaded: bool,
+    /// Whether it is away: what answers next may be a replica that lagged behind.
+    away: bool,
 }
 
 /// Where this instance is.
@@ -63,7 +65,7 @@ enum Place {
 pub enum Waited {
     /// Redis holds everything before this position, which is the one waited for or a later one.
     Reached(Lsn),
-    /// Time is over; this is how far it was, where there is a stream.
+    /// Time is over; this is how far it was, where there is a stream and Redis is not away.
     Late(Option<Lsn>),
     /// Another instance streams: it is the one to ask.
     Standby,
@@ -90,6 +92,11 @@ impl Progress {
     /// Whether Redis holds every user.
     pub fn tell_loaded(&self, loaded: bool) {
         self.held.send_modify(|held| held.loaded = loaded);
+    }
+
+    /// Whether Redis does not take what it is sent.
+    pub fn tell_away(&self, away: bool) {
+        self.held.send_modify(|held| held.away = away);
     }
 
     /// Where WAL ends.
@@ -119,14 +126,17 @@ impl Progress {
         let Some(_seat) = Seat::take(self, lsn) else { return Waited::Crowded };
         let mut held = self.held.subscribe();
         let over = |held: &Held| match held.place {
-            Place::At(applied) => applied >= lsn && held.loaded,
+            Place::At(applied) => applied >= lsn && held.loaded && !held.away,
             Place::Standby => true,
             Place::Nowhere => false,
         };
         let waited = tokio::time::timeout(patience, held.wait_for(over)).await;
         let (ended, place) = match waited {
             Ok(Ok(held)) => (true, held.place),
-            Ok(Err(_)) | Err(_) => (false, self.held.borrow().place),
+            Ok(Err(_)) | Err(_) => {
+                let held = *self.held.borrow();
+                (false, if held.away { Place::Nowhere } else { held.place })
+            }
         };
         match place {
             Place::At(applied) if ended => Waited::Reached(applied),
@@ -187,6 +197,9 @@ mod tests {
         progress.tell_loaded(true);
         assert_eq!(progress.wait(Lsn(5), NOW).await, Waited::Reached(Lsn(5)));
         assert_eq!(progress.wait(Lsn(6), NOW).await, Waited::Late(Some(Lsn(5))));
+        progress.tell_away(true);
+        assert_eq!(progress.wait(Lsn(5), NOW).await, Waited::Late(None), "who knows what it holds");
+        progress.tell_away(false);
         let (waited, ()) = tokio::join!(progress.wait(Lsn(6), LONG), async {
             progress.called().await;
             assert!(progress.wants_past(Lsn(5)) && !progress.wants_past(Lsn(6)));

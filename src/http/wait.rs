@@ -57,7 +57,7 @@ pub(super) async fn wait(
         Waited::Late(applied) => {
             let message = match applied {
                 Some(applied) => format!("redis does not hold {lsn} yet: it is at {applied}"),
-                None => "this instance has no stream at the moment".to_owned(),
+                None => "this instance has no stream at the moment, or redis is away".to_owned(),
             };
             envelope(StatusCode::GATEWAY_TIMEOUT, &message, data(applied))
         }

@@ -114,6 +114,24 @@ async fn a_lease_ends_when_redis_takes_no_checkpoint() {
     lease_where(&world, "there is room", |_| true).await;
 }
 
+/// What answers next may be a replica that lagged behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_told_that_redis_holds_anything_while_it_is_away() {
+    let world = World::running(On::Single).await;
+    world.user("live", 7, "100").await;
+    let lsn = written(&world).await;
+    assert_eq!(wait(&world.lockstep, &format!("lsn={lsn}")).await.0, 200);
+    world.store.single().pause();
+    let (status, told) = eventually("it is noticed", async || {
+        let told = wait(&world.lockstep, &format!("lsn={lsn}&timeout_ms=0")).await;
+        (told.0 != 200).then_some(told)
+    })
+    .await;
+    assert_eq!((status, &told["data"]["applied_lsn"]), (504, &Value::Null), "{told}");
+    world.store.single().resume();
+    assert_eq!(wait(&world.lockstep, &format!("lsn={lsn}&timeout_ms=30000")).await.0, 200);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn there_is_no_lease_before_all_users_are_loaded() {
     let mut setup = Setup::on(On::Single);
