@@ -33,6 +33,12 @@ impl Session<'_> {
             if resting && is_kept && self.tracker.applied_lsn() <= self.tracker.stored_lsn() {
                 break;
             }
+            if resting && is_kept && self.unkept && self.queue.events() == 0 {
+                tracing::warn!(
+                    "redis holds everything, but does not keep it as redis.durability asks: the slot keeps its position"
+                );
+                break;
+            }
             if resting && self.must_compare() {
                 tracing::warn!(
                     "redis takes no checkpoint before its records are compared: the next start does"
