@@ -95,7 +95,7 @@ pub async fn run(config: Config, key_map: KeyMap, options: RunOptions) -> Result
         mapping: Mapping::new(&config.tables),
         key_map,
         limits: config.stream.clone(),
-        margin: (config.redis.replay_margin, config.redis.replay_margin_bytes),
+        margin: config.replay_margin(),
         errands: errand_inbox,
         repairs,
         asked,

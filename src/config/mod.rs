@@ -56,6 +56,15 @@ pub struct Config {
     pub warnings: Vec<String>,
 }
 
+impl Config {
+    /// How long, and over how many bytes of WAL, the slot keeps what Redis holds already: at most half of what it may
+    /// retain, or its position would be given up with nothing wrong.
+    pub fn replay_margin(&self) -> (Duration, u64) {
+        let bytes = self.redis.replay_margin_bytes.min(self.postgres.retained_wal_max / 2);
+        (self.redis.replay_margin, bytes)
+    }
+}
+
 /// `[http]`
 #[derive(Debug, Clone)]
 pub struct Http {

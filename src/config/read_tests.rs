@@ -92,6 +92,16 @@ fn a_size_is_named_with_its_unit_and_its_bounds() {
 }
 
 #[test]
+fn the_margin_is_no_reason_to_give_the_position_up() {
+    let margin = |text| read_with(text, &[]).unwrap().replay_margin();
+    let ten = Duration::from_secs(10);
+    assert_eq!(margin(""), (ten, 64 << 20));
+    assert_eq!(margin("[postgres]\nretained_wal_max = \"64MiB\""), (ten, 32 << 20));
+    let large = "[postgres]\nretained_wal_max = \"1GiB\"\n[redis]\nreplay_margin_bytes = 17179869184";
+    assert_eq!(margin(large), (ten, 512 << 20));
+}
+
+#[test]
 fn an_empty_variable_is_an_unset_one() {
     assert_eq!(read_with("", &[("LOCKSTEP_SLOT", "")]).unwrap().postgres.slot, "lockstep");
 }
