@@ -97,7 +97,13 @@ pub async fn described(reader: &Reader) -> Result<Vec<(usize, Table)>> {
                 reader.note_fault(&fault, backoff.attempts());
                 tokio::time::sleep(backoff.next_delay()).await;
             }
-            described => return described,
+            described => {
+                // Whoever asked may have nothing to read and no other news: the audit for example.
+                if backoff.attempts() > 0 && described.is_ok() {
+                    reader.note_read();
+                }
+                return described;
+            }
         }
     }
 }

@@ -4,6 +4,7 @@ mod derived;
 mod interleaved;
 mod interrupted;
 mod modes;
+mod outages;
 
 use crate::cases::config_of;
 use crate::harness::subscriber::{BALANCE_UPDATES, USER_UPDATES};
