@@ -19,10 +19,10 @@ use crate::wire::Lease;
 
 use super::{Auditor, Tracked};
 
-/// Users read in one transaction.
-const PAGE_USERS: usize = 100;
-/// Shortest time from one page to the next: a small table is not read over and over.
-const PAGE_INTERVAL: Duration = Duration::from_secs(1);
+/// Fewest and most users read in one transaction; in between as many as in a second.
+const PAGE_USERS: (usize, usize) = (100, 1_000);
+/// Shortest time from one walk to the next: small tables are not read over and over.
+const WALK_INTERVAL: Duration = Duration::from_secs(1);
 /// First and longest delay before the walk goes on after a fault.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
@@ -33,6 +33,8 @@ pub(super) struct Walker {
     metrics: AuditMetrics,
     tracked: Tracked,
     pace: Pace,
+    /// Users read in one transaction.
+    page_users: usize,
     /// Whether there is to be no walk.
     is_off: bool,
 }
@@ -46,6 +48,7 @@ impl Walker {
             metrics: auditor.metrics.clone(),
             tracked,
             pace: Pace::new(rate),
+            page_users: rate.clamp(PAGE_USERS.0, PAGE_USERS.1),
             is_off: rate == 0,
         }
     }
@@ -60,7 +63,7 @@ impl Walker {
         }
         let mut backoff = Backoff::new(RETRY.0, RETRY.1, 4);
         loop {
-            tokio::time::sleep(PAGE_INTERVAL).await;
+            tokio::time::sleep(WALK_INTERVAL).await;
             match self.walk_once().await {
                 Err(fault) if fault.is_transient() => {
                     tracing::debug!(%fault, "the audit begins again");
@@ -79,7 +82,7 @@ impl Walker {
             loop {
                 self.while_watched().await;
                 let (users, last) = self.page(&table, after).await?;
-                tokio::join!(self.pace.take(users), tokio::time::sleep(PAGE_INTERVAL));
+                self.pace.take(users).await;
                 match last {
                     Some(last) => after = Some(last),
                     None => break,
@@ -100,9 +103,11 @@ impl Walker {
     async fn page(&mut self, table: &Table, after: Option<String>) -> Result<(u64, Option<String>)> {
         let config = Arc::clone(&self.reader.config);
         let mut lease = Lease::new(&config.postgres);
-        let up_to = read::hop(lease.client().await?, table, after.as_deref(), PAGE_USERS).await?;
+        let up_to = read::hop(lease.client().await?, table, after.as_deref(), self.page_users).await?;
         let which = Which::Range { after, up_to: up_to.clone() };
         let rows = read::read(lease.client().await?, table, &which).await?;
+        // Redis may be slow, and a smart shutdown of the server waits for every connection.
+        drop(lease);
         let (plans, _) = self.reader.plans(table, &rows, Kind::Reread(Reread::Heal));
         let Some(tracked) = self.tracked.borrow().clone() else { return Ok((0, up_to)) };
         let differences = tracked.compare(&plans, self.ledger.timed()).await;

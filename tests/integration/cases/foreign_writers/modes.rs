@@ -54,3 +54,14 @@ async fn the_audit_finds_what_nothing_announced(on: On) {
     eventually("the mismatch is counted", counted).await;
     assert!(world.lockstep.metric("lockstep_audit_users_total").await >= 3.0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_compares_as_many_users_as_it_is_told_to() {
+    let config = "[audit]\nusers_per_second = 100000\n".to_owned();
+    let world = World::running_as(Setup { config, ..Setup::on(On::Single) }).await;
+    world.sql("INSERT INTO users (id, user_type, wallet_balance) SELECT n, 'live', n FROM generate_series(1, 2000) n").await;
+    world.caught_up().await;
+    let compared =
+        async || (world.lockstep.metric("lockstep_audit_users_total").await >= 12_000.0).then_some(());
+    eventually("all users are compared six times", compared).await;
+}
