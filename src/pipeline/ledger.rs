@@ -215,7 +215,7 @@ impl Ledger {
     }
 
     fn change(&self, state: &mut State, user: User) {
-        if state.changed.len() < MAX_CHANGED {
+        if state.changed.len() < MAX_CHANGED || state.changed.contains(&user) {
             state.changed.insert(user);
         } else {
             self.metrics.overflows.inc();

@@ -99,6 +99,21 @@ fn who_was_written_again_since_is_put_off_but_not_for_ever() {
 }
 
 #[test]
+fn a_user_changed_again_is_no_overflow_where_the_room_is_taken() {
+    let now = Instant::now();
+    let ledger = live(now);
+    ledger.interrupt();
+    let of = |id: usize| plan(&ledger, &id.to_string(), Kind::Updated, Value::Text("5".into()));
+    for id in 0..MAX_CHANGED {
+        ledger.wrote(vec![of(id)], &[APPLIED], true, now);
+    }
+    ledger.wrote(vec![of(7)], &[APPLIED], true, now);
+    assert_eq!(ledger.metrics.overflows.get(), 0);
+    ledger.wrote(vec![of(MAX_CHANGED)], &[APPLIED], true, now);
+    assert_eq!(ledger.metrics.overflows.get(), 1);
+}
+
+#[test]
 fn a_derived_key_that_comes_within_the_grace_is_stale() {
     let now = Instant::now();
     let ledger = live(now);
