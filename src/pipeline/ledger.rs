@@ -225,10 +225,13 @@ impl Ledger {
     fn add(&self, state: &mut State, user: User, cause: Cause, only: Option<&Bytes>, now: Instant) {
         if let Some(why) = state.suspects.get_mut(&user) {
             why.cause.join(cause);
-            why.last = now;
+            why.last = why.last.max(now);
             why.only = why.only.take().filter(|known| only == Some(known));
         } else if state.suspects.len() < MAX_SUSPECTS {
-            state.due.push_back((now + self.grace, user.clone()));
+            let due = now + self.grace;
+            // Mostly the last; who is put off comes before others.
+            let at = state.due.partition_point(|(other, _)| *other <= due);
+            state.due.insert(at, (due, user.clone()));
             let only = only.map(|key| Bytes::copy_from_slice(key));
             state.suspects.insert(user, Why { cause, only, last: now, postponed: 0 });
         } else {
@@ -288,13 +291,14 @@ impl Ledger {
         suspect.last + self.grace > now || self.state().suspects.contains_key(&suspect.user)
     }
 
-    /// Puts off a suspect who differs and was written within the last grace; whether that is done.
+    /// Puts off a suspect who differs and was written within the last grace, until that is over; whether that is done.
     pub fn postpone(&self, suspect: &Suspect, now: Instant) -> bool {
         if suspect.postponed >= MAX_POSTPONED || !self.is_recent(suspect, now) {
             return false;
         }
         let mut state = self.state();
-        self.add(&mut state, suspect.user.clone(), suspect.cause, None, now);
+        // Not by a whole grace more: the write that is wrong may be the last one.
+        self.add(&mut state, suspect.user.clone(), suspect.cause, None, suspect.last);
         if let Some(why) = state.suspects.get_mut(&suspect.user) {
             why.postponed = why.postponed.max(suspect.postponed + 1);
         }

@@ -99,6 +99,23 @@ fn who_was_written_again_since_is_put_off_but_not_for_ever() {
 }
 
 #[test]
+fn who_is_put_off_is_looked_at_a_grace_after_the_last_write() {
+    let now = Instant::now();
+    let ledger = live(now);
+    let just = Duration::from_millis(20);
+    ledger.wrote(vec![plan(&ledger, "1", Kind::Updated, Value::Text("5".into()))], &[APPLIED], true, now);
+    // By hand, behind the commit that it belongs to.
+    ledger.announced(&keys(&["user_balance:live:1"]), now + just);
+    let due = ledger.take_due(9, now + GRACE);
+    ledger.announced(&keys(&["user_balance:live:2"]), now + GRACE);
+    assert!(ledger.postpone(&due[0], now + GRACE));
+    assert!(ledger.take_due(9, now + GRACE).is_empty());
+    let due = ledger.take_due(9, now + GRACE + just);
+    assert_eq!(due.len(), 1, "no whole grace more");
+    assert_eq!((&*due[0].user.id, ledger.is_recent(&due[0], now + GRACE + just)), ("1", false));
+}
+
+#[test]
 fn a_user_changed_again_is_no_overflow_where_the_room_is_taken() {
     let now = Instant::now();
     let ledger = live(now);
