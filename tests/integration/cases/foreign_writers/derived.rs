@@ -1,9 +1,13 @@
 //! Derived keys that an application fills in again.
 
-use super::{NO_AUDIT, all_looked_at, watched};
+use super::{NO_AUDIT, all_looked_at, verdicts, watched};
+use crate::cases::config_of;
 use crate::harness::{On, eventually};
 
-on_both!(a_stale_refill_is_deleted_again_and_a_fresh_one_lives);
+on_both!(
+    a_stale_refill_is_deleted_again_and_a_fresh_one_lives,
+    observing_counts_a_stale_refill_and_leaves_it
+);
 
 const DERIVED: [&str; 3] = ["user_stats:live:1", "user_margin_calc:live:1", "financial_summary:live:1:week"];
 
@@ -32,4 +36,23 @@ async fn a_stale_refill_is_deleted_again_and_a_fresh_one_lives(on: On) {
         assert!(world.store.exists(key).await, "{key} was fresh");
     }
     assert!(world.lockstep.metric("lockstep_stale_refills_total").await >= 3.0);
+}
+
+async fn observing_counts_a_stale_refill_and_leaves_it(on: On) {
+    let world = watched(on, 1, &format!("{NO_AUDIT}foreign_writes = \"observe\"\n")).await;
+    world.credit(1, "5").await;
+    let applied = async || (world.store.get("user_balance:live:1").await? == "105").then_some(());
+    eventually("the credit is in redis", applied).await;
+    for key in DERIVED {
+        world.store.set(key, "computed from 100").await;
+    }
+    let counted = async || (world.lockstep.metric("lockstep_stale_refills_total").await >= 3.0).then_some(());
+    eventually("the refills are counted", counted).await;
+    // What is done about them is done before this is seen.
+    world.store.hset(&config_of("live:1"), "balance", "66").await;
+    let observed = async || (verdicts(&world, "observed").await >= 1.0).then_some(());
+    eventually("a later write is counted", observed).await;
+    for key in DERIVED {
+        assert!(world.store.exists(key).await, "{key} was touched");
+    }
 }
