@@ -187,8 +187,15 @@ impl TrackedReader {
             for commands in commands.chunks(READ_COMMANDS) {
                 let sent = commands.iter().map(|(_, command)| command.clone()).collect();
                 let replies: Vec<Result<Reply, NodeError>> = node.send(sent).await;
+                // A node that is frozen would keep each of them waiting for as long.
+                let is_gone = replies
+                    .iter()
+                    .all(|reply| matches!(reply, Err(NodeError::TimedOut | NodeError::Disconnected(_))));
                 for ((place, _), reply) in commands.iter().zip(replies) {
                     answers.get_mut(*place).into_iter().for_each(|answer| *answer = reply.clone());
+                }
+                if is_gone {
+                    break;
                 }
             }
         }
