@@ -54,14 +54,17 @@ impl Checker {
     /// Definite ones of the database.
     pub(super) async fn run(mut self) -> Result<()> {
         let mut backoff = Backoff::new(RETRY.0, RETRY.1, 5);
+        let config = Arc::clone(&self.parts.reader.config);
+        // Kept from one look to the next: several a second would each cost the database a process.
+        let mut lease = Lease::new(&config.postgres);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            tick.tick().await;
+            lease.while_waiting(tick.tick()).await;
             if self.tracked.borrow().is_none() {
                 continue;
             }
-            self.clear_refills().await?;
+            lease.while_waiting(self.clear_refills()).await?;
             let suspects = self.parts.ledger.take_due(BATCH_SUSPECTS, Instant::now());
             if suspects.is_empty() {
                 continue;
@@ -70,9 +73,10 @@ impl Checker {
             if suspects.len() == BATCH_SUSPECTS {
                 tick.reset_immediately();
             }
-            match self.look_at(suspects.clone()).await {
+            match self.look_at(suspects.clone(), &mut lease).await {
                 Err(fault) if fault.is_transient() => {
                     self.described = None;
+                    lease = Lease::new(&config.postgres);
                     if backoff.attempts() == 0 {
                         tracing::warn!(%fault, "suspects cannot be compared; trying again");
                     }
@@ -92,21 +96,21 @@ impl Checker {
             return Ok(());
         }
         self.parts.metrics.stale_refills.inc_by(stale.len() as u64);
+        if self.parts.ledger.mode() != ForeignWrites::Heal {
+            return Ok(());
+        }
         let sent = self.parts.reader.errands.send(Errand::Clear(stale)).await;
         sent.map_err(|_| Error::definite("the pipeline stopped", ""))
     }
 
-        if self.parts.ledger.mode() != ForeignWrites::Heal {
-            return Ok(());
-        }
     /// Those who do not hold what was written last are compared with the database.
-    async fn look_at(&mut self, suspects: Vec<Suspect>) -> Result<()> {
-        let suspects = self.without_the_expired(suspects).await?;
+    async fn look_at(&mut self, suspects: Vec<Suspect>, lease: &mut Lease<'_>) -> Result<()> {
+        let suspects = lease.while_waiting(self.without_the_expired(suspects)).await?;
         let (known, mut others): (Vec<_>, Vec<_>) =
             suspects.into_iter().partition(|suspect| suspect.written.is_some());
         let left: Vec<Arc<Expectation>> =
             known.iter().filter_map(|suspect| suspect.written.clone()).collect();
-        let holds = self.reading()?.holds(&left).await;
+        let holds = lease.while_waiting(self.reading()?.holds(&left)).await;
         let differs = known.into_iter().zip(holds).filter(|(_, holds)| !holds);
         others.extend(
             differs
@@ -116,12 +120,10 @@ impl Checker {
         if others.is_empty() {
             return Ok(());
         }
-        self.pace.take(others.len() as u64).await;
-        let tables = self.tables().await?;
+        lease.while_waiting(self.pace.take(others.len() as u64)).await;
+        let tables = lease.while_waiting(self.tables()).await?;
         let mut by_user: HashMap<User, Suspect> =
             others.into_iter().map(|suspect| (suspect.user.clone(), suspect)).collect();
-        let config = Arc::clone(&self.parts.reader.config);
-        let mut lease = Lease::new(&config.postgres);
         for table in &tables {
             let ids = by_user.keys().filter(|user| sweep::may_hold(table, &user.user_type));
             let ids: Vec<String> =
@@ -131,7 +133,7 @@ impl Checker {
                 lease.while_waiting(self.compare_rows(table, rows, &mut by_user)).await?;
             }
         }
-        self.compare_absent(&tables, &mut lease, by_user.into_values().collect()).await
+        self.compare_absent(&tables, lease, by_user.into_values().collect()).await
     }
 
     /// A load writes many keys that live equally long, so they expire together: they are absent, and not wrong.
@@ -209,7 +211,7 @@ impl Checker {
         let suspects: Vec<Suspect> = suspects.into_iter().filter(followed).collect();
         let key_map = &self.parts.reader.key_map;
         let plans: Vec<KeyPlan> = suspects.iter().map(|suspect| key_map.plan_absent(&suspect.user)).collect();
-        let differences = self.compare(&plans).await?;
+        let differences = lease.while_waiting(self.compare(&plans)).await?;
         let mut gone = Vec::new();
         for (suspect, difference) in suspects.iter().zip(differences) {
             if difference == Difference::Equal || !self.parts.ledger.postpone(suspect, Instant::now()) {
