@@ -181,16 +181,14 @@ impl Ledger {
                 continue;
             }
             let user = plan.user.clone();
+            // Its keys are deleted. To be read and refused once more, for ever, would put nothing right.
+            let absent = matches!(outcome, Outcome::Refused { .. }).then(|| self.key_map.plan_absent(&user));
             let is_whole = plan.whole && matches!(outcome, Outcome::Applied(_));
+            let left = absent.as_ref().or(is_whole.then_some(&plan));
+            let left = left.map(|left| Expectation::of(left, &self.timed, &mut state.shape));
             // A completed row alone leaves what is compared as it was, and deletes nothing.
-            if is_whole
-                || plan.row_xid.is_some()
-                || plan.rereads
-                || matches!(outcome, Outcome::Refused { .. })
-            {
-                let mut left = || Expectation::of(&plan, &self.timed, &mut state.shape);
-                let left = is_whole.then(|| Arc::new(left()));
-                self.remember(&mut state, &user, left, now);
+            if left.is_some() || plan.row_xid.is_some() || plan.rereads {
+                self.remember(&mut state, &user, left.map(Arc::new), now);
             }
             self.add(&mut state, user, Cause::OURS, None, now);
         }

@@ -131,6 +131,18 @@ fn a_user_changed_again_is_no_overflow_where_the_room_is_taken() {
 }
 
 #[test]
+fn of_what_redis_refused_it_is_known_that_nothing_is_there() {
+    let now = Instant::now();
+    let ledger = live(now);
+    let refused = || Outcome::Refused { reason: "ERR".into() };
+    let of = |kind| plan(&ledger, "1", kind, Value::Text("5".into()));
+    ledger.wrote(vec![of(Kind::Reread(crate::balance::Reread::Heal))], &[refused()], false, now);
+    let due = ledger.take_due(9, now + GRACE);
+    let gone = due[0].written.as_ref().expect("else it is read and refused again, for ever");
+    assert!(gone.deletes(b"user:{live:1}:config") && gone.deletes(b"user_balance:live:1"));
+}
+
+#[test]
 fn a_derived_key_that_comes_within_the_grace_is_stale() {
     let now = Instant::now();
     let ledger = live(now);
