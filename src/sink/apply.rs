@@ -235,7 +235,7 @@ impl Sink {
             Fencing::Stream => None,
             Fencing::Snapshot { snapshot, present } => Some((snapshot.clone(), *present)),
         };
-        let mut writer = CallWriter::new(flight, Frame { epoch: self.epoch(), snapshot });
+        let mut writer = CallWriter::new(flight, Frame { epochs: self.epochs(), snapshot });
         let mut sent = Vec::new();
         let mut rest = Ok(Rest::Nothing);
         for (index, work) in works.iter().enumerate().filter(|(_, work)| work.outcome.is_none()) {

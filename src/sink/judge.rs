@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use bytes::Bytes;
 
 use super::apply::Run;
+use super::epochs::Epochs;
 use super::fence::{self, Fence};
 use super::lanes::Trouble;
 use super::node::Command;
@@ -28,7 +29,7 @@ impl Sink {
         }
         let plans = run.guarded.iter().filter_map(|(plan, ..)| flight.plans.get(*plan));
         let fences = self.read_fences(plans.map(fence_of).collect()).await?;
-        let changed = changed_by_each(flight, self.epoch(), fences);
+        let changed = changed_by_each(flight, self.epochs(), fences);
         for (plan, guard, key) in std::mem::take(&mut run.guarded) {
             if changed.get(&plan).is_some_and(|changed| is_met(guard, *changed)) {
                 run.deletes.push(key);
@@ -82,7 +83,11 @@ fn read_one(key: &Bytes) -> Command {
 
 /// By plan the bits of the watched columns that it changes; not of plans that a fence of these will stop, which
 /// have deleted what they had to.
-fn changed_by_each(flight: &Flight, epoch: u32, mut fences: HashMap<Bytes, Fence>) -> HashMap<usize, u32> {
+fn changed_by_each(
+    flight: &Flight,
+    epochs: Epochs,
+    mut fences: HashMap<Bytes, Fence>,
+) -> HashMap<usize, u32> {
     let mut changed = HashMap::new();
     for (index, plan) in flight.plans.iter().enumerate() {
         let Some(fence) = fences.get_mut(&fence_of(plan)) else { continue };
@@ -90,7 +95,7 @@ fn changed_by_each(flight: &Flight, epoch: u32, mut fences: HashMap<Bytes, Fence
             Fencing::Stream => (plan.position, true),
             Fencing::Snapshot { present, .. } => (*present, false),
         };
-        let text = fence::text(plan, epoch, position);
+        let text = fence::text(plan, epochs.at(position.commit_lsn), position);
         // Whether a row of a snapshot passes is left to the script: to delete without need is harmless.
         if streams && text.get(..fence::POSITION_BYTES).is_some_and(|position| fence.has_seen(position)) {
             continue;

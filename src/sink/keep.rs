@@ -62,7 +62,7 @@ impl Sink {
     ///
     /// # Errors
     /// A node that does not answer.
-    pub(super) async fn read_checkpoints(&mut self) -> Result<(Vec<NodeRecord>, Vec<Option<u32>>)> {
+    pub(super) async fn read_checkpoints(&mut self) -> Result<Vec<NodeRecord>> {
         let (mut read, mut held, mut lives) = (Vec::new(), HashMap::new(), HashMap::new());
         for (address, key, id) in self.checkpoint_keys() {
             let (text, life) = self.read_node(&address, &key).await?;
@@ -75,14 +75,14 @@ impl Sink {
             read.push((address, id, stored, life, replaced));
         }
         (self.kept.held, self.kept.lives) = (held, lives);
-        let (mut nodes, mut epochs) = (Vec::new(), Vec::new());
+        let mut nodes = Vec::new();
         for (address, id, stored, life, replaced) in read {
-            epochs.push(stored.as_ref().and_then(|stored| stored.epoch));
+            let epoch = stored.as_ref().and_then(|stored| stored.epoch);
             let proves = stored.as_ref().is_some_and(|stored| stored.proves(&id, &life, self.kept.rows));
             let checkpoint = stored.and_then(checkpoint);
-            nodes.push(NodeRecord { address, checkpoint, proves: proves && !replaced });
+            nodes.push(NodeRecord { address, checkpoint, proves: proves && !replaced, epoch });
         }
-        Ok((nodes, epochs))
+        Ok(nodes)
     }
 
     async fn read_node(&mut self, address: &Address, key: &Bytes) -> Result<(Option<Bytes>, Life)> {

@@ -8,6 +8,7 @@
 //! | `slots` | who owns which hash slot |
 //! | `lanes` | the connections to all masters, made again as they break |
 //! | `group`, `fence`, `request`, `call`, `script` | plans as calls of `apply.lua` |
+//! | `epochs` | which of two histories a position belongs to |
 //! | `apply`, `judge`, `unlink`, `settle` | a flight, retried until all of it is acknowledged |
 //! | `keyspace` | walking over all keys in bounded steps |
 //! | `derived`, `key_set` | which keys a pattern matches, without a SCAN per event |
@@ -26,6 +27,7 @@ mod call;
 pub mod carrier;
 mod compare;
 mod derived;
+pub mod epochs;
 mod expect;
 pub mod fence;
 mod group;
@@ -56,10 +58,11 @@ use crate::checkpoint::Checkpoint;
 use crate::config;
 use crate::error::{Error, Fault, Result};
 use crate::keyplan::KeyPlan;
-use crate::lsn::{Position, Snapshot};
+use crate::lsn::{Lsn, Position, Snapshot};
 use crate::metrics::SinkMetrics;
 
 pub use compare::Difference;
+pub use epochs::Epochs;
 pub use expect::{Expectation, Shape};
 pub use keyspace::Walk;
 pub use lease::{Freshness, Renewed};
@@ -153,6 +156,8 @@ pub struct Sink {
     epoch: Option<u32>,
     /// The epoch that Redis was last known to keep.
     kept_epoch: Option<u32>,
+    /// Where the epoch begins, if the stream begins before; else zero.
+    fork: Lsn,
     /// The generation up to which the records were read.
     compared: u64,
     /// Doubts that came to nothing.
@@ -204,6 +209,7 @@ impl Sink {
             derived: derived::Derived::new(options.derived_prefixes, options.metrics.clone()),
             epoch: None,
             kept_epoch: None,
+            fork: Lsn::ZERO,
             compared: 0,
             forgiven: 0,
             kept: keep::Kept::default(),
@@ -271,5 +277,15 @@ impl Sink {
     /// The database history that fences belong to.
     pub fn epoch(&self) -> u32 {
         self.epoch.unwrap_or(FIRST_EPOCH)
+    }
+
+    /// The stream begins before the fork of two histories; zero where it does not.
+    pub fn set_fork(&mut self, fork: Lsn) {
+        self.fork = fork;
+    }
+
+    /// The database history of each position.
+    fn epochs(&self) -> Epochs {
+        Epochs { now: self.epoch(), fork: self.fork }
     }
 }

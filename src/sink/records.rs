@@ -42,6 +42,8 @@ pub struct NodeRecord {
     /// Whether the node holds everything up to it: it wrote it, or took over from the one that did. Not where the key
     /// only moved here with its slot, nor where rows that were read beside the stream are lost.
     pub proves: bool,
+    /// The epoch of fences when it was written.
+    pub epoch: Option<u32>,
 }
 
 /// The records about loads; values are the caller's.
@@ -102,7 +104,8 @@ impl Sink {
         let generation = self.generation();
         // In the opposite order of writing: who finds an epoch finds the checkpoint that was there before it.
         let epoch = self.read_text(EPOCH_KEY.to_owned()).await?.and_then(|text| text.parse().ok());
-        let (nodes, mut epochs) = self.read_checkpoints().await?;
+        let nodes = self.read_checkpoints().await?;
+        let mut epochs: Vec<Option<u32>> = nodes.iter().map(|node| node.epoch).collect();
         epochs.extend([self.kept_epoch, epoch]);
         let quarantine = self.read_quarantine().await?;
         let records = Records {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rmp::encode::{ByteBuf, write_array_len, write_str_len, write_uint};
 
+use super::epochs::Epochs;
 use super::fence;
 use super::group::{Part, matches};
 use crate::keyplan::{EventJson, Guard, KeyPlan, Step};
@@ -22,8 +23,8 @@ const PLANS_BYTES: usize = 32 * 1024;
 /// What all parts of a flight share.
 #[derive(Debug, Clone)]
 pub struct Frame {
-    /// The history the positions belong to.
-    pub epoch: u32,
+    /// The histories the positions belong to.
+    pub epochs: Epochs,
     /// What the fences are compared with, for rows of a snapshot: what it saw, and the stream's position;
     /// `None` for rows of the stream, each at its plan's own.
     pub snapshot: Option<(Snapshot, Position)>,
@@ -133,8 +134,8 @@ impl Request {
         derived: &[Bytes],
         after: Option<&Bytes>,
     ) -> Bytes {
-        let present = frame.snapshot.as_ref().map(|(_, present)| *present);
-        let fence = fence::text(plan, frame.epoch, present.unwrap_or(plan.position));
+        let position = frame.snapshot.as_ref().map_or(plan.position, |(_, present)| *present);
+        let fence = fence::text(plan, frame.epochs.at(position.commit_lsn), position);
         let first_key = self.keys.len();
         self.fences.push(part.fence.clone());
         self.values.clear();
@@ -299,7 +300,7 @@ mod tests {
     use super::super::slots::{Address, Topology};
     use super::*;
 
-    const STREAM: Frame = Frame { epoch: 1, snapshot: None };
+    const STREAM: Frame = Frame { epochs: Epochs { now: 1, fork: crate::lsn::Lsn::ZERO }, snapshot: None };
 
     fn add(request: &mut Request, plan: &KeyPlan, after: Option<&Bytes>) -> Bytes {
         let part = cut(plan, 0, &Topology::Single(Address::new("a", 1)), &[]).unwrap().main.unwrap();

@@ -52,6 +52,10 @@ impl Supervisor {
         let mut walsender = Walsender::connect(postgres).await?;
         let system = walsender.identify_system().await?;
         let (system_id, timeline) = (system.system_id, system.timeline);
+        let fork = walsender.fork(timeline).await.unwrap_or_else(|fault| {
+            tracing::warn!(%fault, "events from before the promotion may be published again");
+            None
+        });
         let mut tripwire = Tripwire::connect(postgres).await?;
         let carried = published::read(&mut tripwire, &published::question(&self.config)).await?;
         let started = walsender.start_replication(&postgres.slot, Lsn::ZERO, &postgres.publication).await;
@@ -64,6 +68,7 @@ impl Supervisor {
             let server = ServerSide {
                 system_id: system_id.clone(),
                 timeline,
+                fork,
                 confirmed_flush: from,
                 wal_end: system.xlog_pos.max(from),
                 published: carried.mark.clone(),

@@ -209,6 +209,7 @@ impl Supervisor {
         pipeline.remember_quarantine(records.quarantine.as_deref(), server.wal_end);
         let reached = pipeline.reached(&server.system_id, server.timeline);
         let redis = RedisSide {
+            node_epoch: records.nodes.iter().filter_map(|node| node.epoch).max(),
             reached: reached.max(start::furthest(server, &records.nodes)),
             checkpoints: records.nodes.into_iter().map(|n| n.checkpoint.filter(|_| n.proves)).collect(),
             loaded: records.loaded.is_some(),
@@ -219,9 +220,11 @@ impl Supervisor {
                 .and_then(|mark| cursor::recorded(mark)),
             epoch: records.epoch,
         };
-        let Start { epoch, load: reason, outset } =
+        let Start { epoch, fork, load: reason, outset } =
             start::decide(server, &redis, self.trust_redis && !self.has_streamed);
-        pipeline.sink().await?.begin_epoch(epoch);
+        let sink = pipeline.sink().await?;
+        sink.begin_epoch(epoch);
+        sink.set_fork(fork);
         pipeline.set_out(outset);
         if !is_continued(pipeline, server) {
             pipeline.forget_errands();
@@ -235,7 +238,7 @@ impl Supervisor {
             self.begin_load(pipeline, load, (reason, progress), server).await?;
         }
         if !redis.forgot_nothing() || reason.is_some_and(|reason| reason != LoadReason::NeverLoaded) {
-            self.first_checkpoint(pipeline, server).await?;
+            self.first_checkpoint(pipeline, server, outset.held).await?;
         }
         // Behind the checkpoint: the epoch alone would look like a history of which nobody tells any more, and a start
         // that was interrupted would let the next one publish again what it had published.
@@ -281,12 +284,12 @@ impl Supervisor {
 
     /// Every node remembers where the stream began: without it, an idle database's next start would look like
     /// a node that forgot.
-    async fn first_checkpoint(&self, pipeline: &mut Pipeline, server: &ServerSide) -> Result<()> {
+    async fn first_checkpoint(&self, pipeline: &mut Pipeline, server: &ServerSide, held: Lsn) -> Result<()> {
         let checkpoint = Checkpoint {
             slot: self.config.postgres.slot.clone(),
             system_id: server.system_id.clone(),
             timeline: server.timeline,
-            applied: server.confirmed_flush,
+            applied: held,
         };
         let flight = Flight { plans: Vec::new(), fencing: Fencing::Stream, checkpoint: Some(checkpoint) };
         let sink = pipeline.sink().await?;

@@ -1,9 +1,23 @@
 //! Whether Redis can be trusted: decided from what both sides remember. No IO.
+//!
+//! # A promoted standby whose slot stands before the promotion
+//! Its stream sends again what the old primary's has brought to Redis, and then goes on differently: Redis may hold
+//! changes from behind the fork that the standby never had, also behind its last checkpoint, so nothing proves that it
+//! does not. Therefore the epoch is raised and all users are loaded; but events before the fork, which both histories
+//! share, keep [the epoch before](crate::sink::Epochs), so that fences stop those that Redis holds. Rows of the load
+//! are read from the new server, and wait until the stream has passed where they were read: behind the fork.
+//!
+//! The epoch before is always the one less by one, in every session that begins before the fork: the first one writes
+//! checkpoints of the new timeline and epoch to every node before it streams, and one that follows a crash finds these,
+//! raises nothing, and comes to the same two epochs. Crashed in between, some nodes or only the key of the epoch have the
+//! new one: raising it twice would give what is before the fork an epoch that it never had. Where it is raised for
+//! another reason it is raised by two: nothing says then that what is before the fork is what Redis holds.
 
 use crate::checkpoint::Checkpoint;
 use crate::lsn::Lsn;
 use crate::pipeline::{Cure, Outset};
 use crate::sink::{FIRST_EPOCH, NodeRecord};
+use crate::wire::history::Fork;
 
 /// What the slot and the server say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +26,8 @@ pub struct ServerSide {
     pub system_id: String,
     /// Timeline.
     pub timeline: u32,
+    /// Where that began; `None`: it is the first, or nobody knows.
+    pub fork: Option<Fork>,
     /// The slot's `confirmed_flush_lsn`.
     pub confirmed_flush: Lsn,
     /// The end of WAL.
@@ -34,6 +50,8 @@ pub struct RedisSide {
     pub published: Option<String>,
     /// The highest epoch that a node or this process knows; `None` when none has one.
     pub epoch: Option<u32>,
+    /// The highest epoch of any node's checkpoint: no fence is past it.
+    pub node_epoch: Option<u32>,
 }
 
 impl RedisSide {
@@ -48,6 +66,8 @@ impl RedisSide {
 pub struct Start {
     /// The epoch of every fence from now on.
     pub epoch: u32,
+    /// Before it, the epoch is the one before; zero where the stream does not go back that far.
+    pub fork: Lsn,
     /// Why the users have to be loaded; `None`: Redis holds them.
     pub load: Option<LoadReason>,
     /// What the session is told.
@@ -106,9 +126,16 @@ pub fn furthest(server: &ServerSide, nodes: &[NodeRecord]) -> Option<Lsn> {
 pub fn decide(server: &ServerSide, redis: &RedisSide, trust_redis: bool) -> Start {
     let known: Vec<&Checkpoint> = redis.checkpoints.iter().flatten().collect();
     // A copy of the server's files that was put back has the same name and timeline, and less WAL.
-    let same_history = known.iter().all(|c| {
+    let is_here = |c: &Checkpoint| {
         c.system_id == server.system_id && c.timeline == server.timeline && c.applied <= server.wal_end
-    });
+    };
+    let same_history = known.iter().all(|c| is_here(c));
+    let fork = server.fork.filter(|fork| server.confirmed_flush < fork.at);
+    let is_parents = |c: &Checkpoint| {
+        c.system_id == server.system_id && fork.is_some_and(|fork| fork.parent == c.timeline)
+    };
+    // What Redis holds begins as the new history does.
+    let forked = fork.filter(|_| !same_history && known.iter().all(|c| is_here(c) || is_parents(c)));
     let republished = redis.published.as_ref().is_some_and(|published| *published != server.published);
     let applied = known.iter().map(|c| c.applied).min();
     let anew = !same_history || redis.reached > Some(server.wal_end);
@@ -129,23 +156,35 @@ pub fn decide(server: &ServerSide, redis: &RedisSide, trust_redis: bool) -> Star
         None => Some(LoadReason::NodeForgot),
         Some(_) => None,
     };
-    let epoch = match redis.epoch {
-        None => FIRST_EPOCH,
+    let vouched = same_history && applied.is_some();
+    // After a crash in between, some nodes have the new timeline: and then it was raised.
+    let is_raised = vouched || (forked.is_some() && known.iter().any(|c| is_here(c)));
+    let epoch = match (redis.epoch, redis.node_epoch) {
+        (None, _) => FIRST_EPOCH,
         // A node that remembers vouches for the history. A higher epoch for the sake of one that forgot would pass
         // the fences of the others, which are right: events that are sent again would be published again.
-        Some(epoch) if same_history && applied.is_some() => epoch,
+        (Some(epoch), _) if is_raised => epoch,
+        (Some(epoch), Some(of_nodes)) if forked.is_some() && epoch <= of_nodes.saturating_add(1) => {
+            of_nodes.saturating_add(1)
+        }
         // Nobody says any more of which history the fences are that may still be there.
-        Some(epoch) => epoch.saturating_add(1),
+        (Some(epoch), _) => epoch.saturating_add(1 + u32::from(fork.is_some())),
     };
-    let goes_on = matches!(load, None | Some(LoadReason::NeverLoaded)) && redis.forgot_nothing();
-    let held = applied.filter(|_| goes_on).unwrap_or_default().max(server.confirmed_flush);
+    let holds_on = forked.is_some() || matches!(load, None | Some(LoadReason::NeverLoaded));
+    let common = |lsn: Lsn| forked.map_or(lsn, |fork| lsn.min(fork.at));
+    let held = applied
+        .filter(|_| holds_on && redis.forgot_nothing())
+        .map(common)
+        .unwrap_or_default()
+        .max(server.confirmed_flush);
     let cure = match load {
         None if held < reached => Some(Cure::Replay),
         None | Some(LoadReason::NeverLoaded) => None,
         Some(_) => Some(Cure::Load),
     };
-    let reached = if anew { Lsn::ZERO } else { reached };
-    Start { epoch, load, outset: Outset { held, reached, anew, cure } }
+    let reached = if anew && forked.is_none() { Lsn::ZERO } else { common(reached) };
+    let fork = fork.map(|fork| fork.at).unwrap_or_default();
+    Start { epoch, fork, load, outset: Outset { held, reached, anew, cure } }
 }
 
 #[cfg(test)]
@@ -156,6 +195,7 @@ mod tests {
         ServerSide {
             system_id: "7".into(),
             timeline: 1,
+            fork: None,
             confirmed_flush: Lsn(confirmed_flush),
             wal_end: Lsn(1000),
             published: "5/6".into(),
@@ -172,7 +212,14 @@ mod tests {
     }
 
     fn redis(checkpoints: Vec<Option<Checkpoint>>, loaded: bool) -> RedisSide {
-        RedisSide { checkpoints, reached: None, loaded, published: None, epoch: loaded.then_some(3) }
+        RedisSide {
+            checkpoints,
+            reached: None,
+            loaded,
+            published: None,
+            epoch: loaded.then_some(3),
+            node_epoch: loaded.then_some(3),
+        }
     }
 
     #[test]
@@ -205,7 +252,7 @@ mod tests {
     fn a_node_that_lost_no_more_than_the_slot_has_gets_it_again() {
         let start = decide(&server(100), &redis(vec![at(130), at(110)], true), false);
         let outset = Outset { held: Lsn(110), reached: Lsn(130), anew: false, cure: Some(Cure::Replay) };
-        assert_eq!(start, Start { epoch: 3, load: None, outset });
+        assert_eq!(start, Start { epoch: 3, fork: Lsn::ZERO, load: None, outset });
         let mut alone = redis(vec![at(110)], true);
         alone.reached = Some(Lsn(130));
         assert_eq!(decide(&server(100), &alone, false).outset, outset, "only this process knows");
@@ -257,7 +304,14 @@ mod tests {
         let epoch = |nodes: Vec<_>, epoch| {
             decide(
                 &server(100),
-                &RedisSide { checkpoints: nodes, reached: None, loaded: false, published: None, epoch },
+                &RedisSide {
+                    checkpoints: nodes,
+                    reached: None,
+                    loaded: false,
+                    published: None,
+                    epoch,
+                    node_epoch: epoch,
+                },
                 false,
             )
             .epoch
@@ -284,5 +338,55 @@ mod tests {
             let start = decide(&promoted, &redis(vec![at(130)], true), trust);
             assert_eq!((start.epoch, start.load), (4, Some(LoadReason::OtherHistory)));
         }
+    }
+    /// A standby that was promoted at 125, with a slot that stands before.
+    fn promoted(confirmed_flush: u64) -> ServerSide {
+        let fork = Some(Fork { parent: 1, at: Lsn(125) });
+        ServerSide { timeline: 2, fork, ..server(confirmed_flush) }
+    }
+
+    fn on_timeline(timeline: u32, applied: u64) -> Option<Checkpoint> {
+        at(applied).map(|checkpoint| Checkpoint { timeline, ..checkpoint })
+    }
+
+    #[test]
+    fn what_is_before_a_promotion_keeps_its_epoch_and_all_users_are_loaded() {
+        let start = decide(&promoted(100), &redis(vec![at(130), at(120)], true), false);
+        let outset = Outset { held: Lsn(120), reached: Lsn(125), anew: true, cure: Some(Cure::Load) };
+        assert_eq!(start, Start { epoch: 4, fork: Lsn(125), load: Some(LoadReason::OtherHistory), outset });
+        let ahead = decide(&promoted(100), &redis(vec![at(130)], true), false);
+        assert_eq!(ahead.outset.held, Lsn(125), "what is behind the fork is of the other history");
+    }
+
+    #[test]
+    fn a_crash_at_a_promotion_raises_the_epoch_only_once() {
+        let epoch = |nodes, epoch, of_nodes| {
+            let redis = RedisSide { epoch: Some(epoch), node_epoch: of_nodes, ..redis(nodes, true) };
+            let start = decide(&promoted(100), &redis, false);
+            assert_eq!(start.fork, Lsn(125));
+            start.epoch
+        };
+        assert_eq!(epoch(vec![at(130), at(120)], 4, Some(3)), 4, "the key of the epoch was written");
+        assert_eq!(epoch(vec![on_timeline(2, 120), at(120)], 4, Some(4)), 4, "and a node's checkpoint");
+        assert_eq!(epoch(vec![on_timeline(2, 120), on_timeline(2, 120)], 4, Some(4)), 4, "and all");
+    }
+
+    #[test]
+    fn what_is_before_a_promotion_gets_an_epoch_of_its_own_where_nothing_tells_which_it_had() {
+        let epoch = |nodes, epoch, of_nodes| {
+            let redis = RedisSide { epoch: Some(epoch), node_epoch: of_nodes, ..redis(nodes, true) };
+            decide(&promoted(100), &redis, false).epoch
+        };
+        assert_eq!(epoch(vec![None], 3, None), 5);
+        assert_eq!(epoch(vec![on_timeline(7, 120)], 3, Some(3)), 5, "not the timeline before");
+        assert_eq!(epoch(vec![at(120)], 3, None), 5, "a checkpoint without an epoch");
+        assert_eq!(epoch(vec![at(120)], 5, Some(3)), 7, "raised for another reason since");
+    }
+
+    #[test]
+    fn a_slot_that_stands_behind_the_promotion_sends_nothing_from_before() {
+        let start = decide(&promoted(125), &redis(vec![at(120)], true), false);
+        assert_eq!((start.epoch, start.fork), (4, Lsn::ZERO));
+        assert_eq!((start.outset.held, start.outset.reached), (Lsn(125), Lsn::ZERO));
     }
 }

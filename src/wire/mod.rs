@@ -7,6 +7,7 @@
 mod auth;
 mod binding;
 mod framing;
+pub mod history;
 mod lease;
 mod link;
 mod session;

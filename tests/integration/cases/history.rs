@@ -1,8 +1,14 @@
 //! The database goes on with another history: a standby is promoted, or an older state is restored.
 
+use std::collections::BTreeSet;
+
 use crate::harness::{Lockstep, Mode, On, Postgres, Setup, World, eventually};
 
-on_both!(a_promoted_standby_without_the_slot_is_followed, a_restored_older_state_is_followed);
+on_both!(
+    a_promoted_standby_without_the_slot_is_followed,
+    a_promoted_standby_with_the_slot_publishes_nothing_again,
+    a_restored_older_state_is_followed
+);
 
 const USERS: u32 = 30;
 
@@ -15,12 +21,8 @@ async fn epoch(world: &World) -> u32 {
     world.store.get("lockstep:epoch").await.expect("an epoch").parse().expect("a number")
 }
 
-/// Changes that never reached the standby are only in Redis.
-async fn a_promoted_standby_without_the_slot_is_followed(on: On) {
-    let mut world = World::set_up(Setup::on(on)).await;
-    world.lockstep.init().await;
-    insert_users(&world).await;
-    let mut standby = Postgres::standby_of(&world.postgres).await;
+/// Follows the primary, or the standby once that is promoted.
+async fn run_on_both(world: &mut World, standby: &Postgres) {
     let urls = format!(
         "postgresql://postgres@127.0.0.1:{},127.0.0.1:{}/postgres",
         world.postgres.port(),
@@ -28,10 +30,16 @@ async fn a_promoted_standby_without_the_slot_is_followed(on: On) {
     );
     world.lockstep = Lockstep::new(&urls, &world.store.urls(), "");
     world.lockstep.run().await;
+}
+
+/// The standby has all that is committed so far.
+async fn is_replicated(world: &World, standby: &Postgres) {
     let end = world.postgres.value("SELECT pg_current_wal_lsn()").await.expect("an LSN");
     standby.eventually_value(&format!("SELECT pg_last_wal_replay_lsn() >= '{end}'"), "t").await;
-    let before = epoch(&world).await;
-    // From here on the standby hears nothing more.
+}
+
+/// Promotes the standby after changes that never reached it, which are only in Redis.
+async fn fail_over(world: &mut World, standby: &mut Postgres) {
     standby.sql("ALTER SYSTEM SET primary_conninfo = ''").await;
     standby.sql("SELECT pg_reload_conf()").await;
     let senders = "SELECT count(*) FROM pg_stat_replication WHERE application_name = 'walreceiver'";
@@ -42,7 +50,7 @@ async fn a_promoted_standby_without_the_slot_is_followed(on: On) {
     world.postgres.kill9();
     world.lockstep.is_not_ready_because("standby").await;
     standby.sql("SELECT pg_promote()").await;
-    std::mem::swap(&mut world.postgres, &mut standby);
+    std::mem::swap(&mut world.postgres, standby);
     eventually("all users are loaded", async || {
         world.lockstep.log().contains("another server").then_some(())
     })
@@ -50,8 +58,49 @@ async fn a_promoted_standby_without_the_slot_is_followed(on: On) {
     world.lockstep.wait_ready().await;
     world.credit(9, "1").await;
     world.caught_up().await;
+}
+
+async fn a_promoted_standby_without_the_slot_is_followed(on: On) {
+    let mut world = World::set_up(Setup::on(on)).await;
+    world.lockstep.init().await;
+    insert_users(&world).await;
+    let mut standby = Postgres::standby_of(&world.postgres).await;
+    run_on_both(&mut world, &standby).await;
+    is_replicated(&world, &standby).await;
+    let before = epoch(&world).await;
+    fail_over(&mut world, &mut standby).await;
     world.eventually_equal().await;
     assert!(epoch(&world).await > before);
+}
+
+/// The slot there stands before the promotion, as one that is kept on standbys does: its stream sends again what Redis
+/// holds from the old primary.
+async fn a_promoted_standby_with_the_slot_publishes_nothing_again(on: On) {
+    let mut world = World::set_up(Setup::on(on)).await;
+    let mut standby = Postgres::standby_of(&world.postgres).await;
+    world.lockstep.init().await;
+    standby.stop(Mode::Fast).await;
+    standby.copy_slot(&world.postgres, "lockstep");
+    standby.start_again().await;
+    run_on_both(&mut world, &standby).await;
+    let subscriber = world.subscriber().await;
+    insert_users(&world).await;
+    for id in 1..=USERS {
+        world.credit(id, "1").await;
+    }
+    world.caught_up().await;
+    is_replicated(&world, &standby).await;
+    let before = epoch(&world).await;
+    fail_over(&mut world, &mut standby).await;
+    world.eventually_equal().await;
+    assert_eq!(epoch(&world).await, before + 1);
+    world.lockstep.kill9();
+    world.lockstep.run().await;
+    let heard = world.heard_all(&subscriber).await;
+    let told: BTreeSet<_> = heard.iter().map(|heard| (&heard.channel, &heard.payload)).collect();
+    assert_eq!(heard.len(), told.len(), "events were published again");
+    let of = |user: &str| heard.iter().filter(|heard| heard.user() == user).count();
+    assert_eq!([of("live:9"), of("live:8")], [6, 4], "the row and its credits, on two channels");
 }
 
 /// A volume is put back as it was: the same server and timeline, less WAL.

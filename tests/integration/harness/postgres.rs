@@ -89,6 +89,12 @@ impl Postgres {
         postgres
     }
 
+    /// Gives a standby that was stopped its primary's slot, as it was made: standbys keep slots since version 17 only.
+    pub fn copy_slot(&self, primary: &Postgres, slot: &str) {
+        let at = |server: &Postgres| server.data().join("pg_replslot").join(slot);
+        copy(&at(primary), &at(self));
+    }
+
     /// Keeps a copy of the files of a server that was stopped.
     pub fn keep_files(&self) {
         copy(&self.data(), &self.folder.path().join("kept"));
