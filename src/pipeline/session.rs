@@ -194,8 +194,12 @@ impl<'p> Session<'p> {
     fn take_window(&mut self, window: &Transaction) {
         let sequence = self.tracker.received(window.end_lsn);
         self.pipeline.health.note_commit(window.commit.time.0);
+        // What every node holds already is there, and was asked before: it may be done. Fences would skip it too, but
+        // that of a deleted user goes after a day, and a stop may be longer.
+        let is_new = window.commit.commit_lsn >= self.pipeline.known.held();
         for output in self.pipeline.mapping.events(window) {
             match output {
+                Output::Event(_) if !is_new => {}
                 // Planned here, while the flight before is out.
                 Output::Event(event) => {
                     self.queue.push_event(self.pipeline.key_map.plan(&event), event.commit.time);
@@ -204,8 +208,6 @@ impl<'p> Session<'p> {
                 Output::Refused(refused) => self.pipeline.note_refused(refused),
             }
         }
-        // What every node holds already was asked before: it may be done.
-        let is_new = window.commit.commit_lsn >= self.pipeline.known.held();
         for message in window.messages.iter().filter(|_| is_new) {
             if let Some(record) = self.pipeline.asked.take(message, window.commit.commit_lsn) {
                 self.queue.push_asked(record);

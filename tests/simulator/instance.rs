@@ -202,7 +202,8 @@ impl Process {
             };
             let wal_end = wal_end.max(from);
             let (system_id, published) = ("7".to_owned(), PUBLISHED.to_owned());
-            let server = ServerSide { system_id, timeline: 1, confirmed_flush: from, wal_end, published };
+            let server =
+                ServerSide { system_id, timeline: 1, confirmed_flush: from, wal_end, published, fork: None };
             supervisor.go_on(pipeline, load, &server).await?;
             Ok::<_, Error>((from, xid))
         });

@@ -2,7 +2,11 @@
 
 use crate::harness::{On, Setup, World};
 
-on_both!(keys_of_users_who_left_inside_a_gap_are_removed, keys_of_users_who_never_were_are_removed);
+on_both!(
+    keys_of_users_who_left_inside_a_gap_are_removed,
+    keys_of_users_who_never_were_are_removed,
+    a_user_who_left_before_a_stop_that_outlasts_its_fence_is_not_told_again
+);
 
 async fn keys_of_users_who_left_inside_a_gap_are_removed(on: On) {
     let world = World::running(on).await;
@@ -69,3 +73,25 @@ name = \"public.user_transactions\"
 kind = \"transactions\"
 user_type_column = \"user_type\"
 ";
+
+/// The slot goes back a margin at each start, and the fence of a user who is gone lives for a day.
+async fn a_user_who_left_before_a_stop_that_outlasts_its_fence_is_not_told_again(on: On) {
+    let world = World::running(on).await;
+    world.user("live", 1, "100").await;
+    world.user("live", 9, "100").await;
+    world.credit(9, "5").await;
+    world.sql("DELETE FROM users WHERE id = 9").await;
+    world.caught_up().await;
+    assert_eq!(world.lockstep.sigterm().await.code(), Some(0));
+    let fences = world.store.keys("lockstep:fence:*live:9*").await;
+    assert!(!fences.is_empty(), "there is nothing to outlast");
+    for fence in &fences {
+        world.store.call(fence, &["DEL", fence]).await;
+    }
+    let subscriber = world.subscriber().await;
+    world.lockstep.run().await;
+    world.credit(1, "1").await;
+    let heard = world.heard_all(&subscriber).await;
+    assert!(heard.iter().all(|heard| heard.user() == "live:1"), "{heard:#?}");
+    world.assert_equal().await;
+}
