@@ -19,7 +19,7 @@ impl Compared {
     /// Compares the rows and writes those that differ. No other flight is out meanwhile.
     pub async fn fly(self, sink: &mut Sink, stored: Option<Checkpoint>) -> Result<Landed> {
         let Compared { plans, fencing, compares: Compares { heals, timed, found } } = self;
-        let differences = patiently(async || sink.compare(&plans, &timed).await).await?;
+        let differences = patiently(sink, async |sink| sink.compare(&plans, &timed).await).await?;
         let mut found_each: Vec<_> = differences.iter().map(|(difference, _)| Some(*difference)).collect();
         let mut wrong = Vec::new();
         let mut places = Vec::new();

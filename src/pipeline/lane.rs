@@ -216,19 +216,19 @@ async fn fly(sink: &mut Sink, cargo: Cargo, stored: Option<Checkpoint>, key_map:
         Cargo::Rows { chunk, present, in_gap } => rows(sink, chunk, (present, in_gap), stored).await,
         Cargo::Mark(mark) => keep(sink, mark, stored).await,
         Cargo::Asked(record) => {
-            patiently(async || sink.write_mark(LoadMark::Asked, Some(&record)).await).await?;
+            patiently(sink, async |sink| sink.write_mark(LoadMark::Asked, Some(&record)).await).await?;
             Ok(Landed { asked: true, ..Landed::default() })
         }
         Cargo::Quarantine(record, version) => {
-            let kept = patiently(async || sink.keep_quarantine(&record).await).await?;
+            let kept = patiently(sink, async |sink| sink.keep_quarantine(&record).await).await?;
             Ok(Landed { quarantine: kept.then_some(version), ..Landed::default() })
         }
         Cargo::Clear(mut keys) => {
-            patiently(async || sink.clear(&mut keys).await).await?;
+            patiently(sink, async |sink| sink.clear(&mut keys).await).await?;
             Ok(Landed::default())
         }
         Cargo::Look(Look { walk, done }) => {
-            let seen = patiently(async || sink.walk(EVERY_KEY, walk.clone()).await).await?;
+            let seen = patiently(sink, async |sink| sink.walk(EVERY_KEY, walk.clone()).await).await?;
             let _ = done.send(seen);
             Ok(Landed::default())
         }
@@ -244,7 +244,7 @@ async fn keep(sink: &mut Sink, mark: Mark, checkpoint: Option<Checkpoint>) -> Re
     }
     let Mark { mark, value, done } = mark;
     let (stored, unkept) = (flight.checkpoint.filter(|_| sink.has_stored()), sink.unkept().cloned());
-    patiently(async || sink.write_mark(mark, value.as_deref()).await).await?;
+    patiently(sink, async |sink| sink.write_mark(mark, value.as_deref()).await).await?;
     let _ = done.send(());
     let loaded = mark == LoadMark::Loaded && value.is_some();
     Ok(Landed { loaded, stored, unkept, ..Landed::default() })
@@ -258,11 +258,11 @@ async fn rows(
     stored: Option<Checkpoint>,
 ) -> Result<Landed> {
     let Chunk { mut plans, snapshot, done, .. } = chunk;
-    let elsewhere = patiently(async || sink.elsewhere_otherwise(&plans).await).await?;
+    let elsewhere = patiently(sink, async |sink| sink.elsewhere_otherwise(&plans).await).await?;
     let unseen = plans.iter_mut().zip(elsewhere).filter(|(plan, elsewhere)| *elsewhere && plan.rereads);
     unseen.for_each(|(plan, _)| tell_anyway(plan));
     let differ = match in_gap {
-        true => patiently(async || sink.stored_otherwise(&plans).await).await?,
+        true => patiently(sink, async |sink| sink.stored_otherwise(&plans).await).await?,
         false => Vec::new(),
     };
     let flight = Flight { plans, fencing: Fencing::Snapshot { snapshot, present }, checkpoint: stored };

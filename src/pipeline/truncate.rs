@@ -52,7 +52,8 @@ pub async fn truncate(sink: &mut Sink, truncated: &Truncated, key_map: &KeyMap) 
         let glob = template.glob_for(truncated.user_type.as_deref());
         let mut place = Some(Walk::default());
         while let Some(walk) = place.take() {
-            let (keys, next) = patiently(async || sink.walk(glob.as_bytes(), walk.clone()).await).await?;
+            let (keys, next) =
+                patiently(sink, async |sink| sink.walk(glob.as_bytes(), walk.clone()).await).await?;
             place = next;
             let users: BTreeSet<User> =
                 keys.iter().filter_map(|key| user_of(key, truncated, key_map)).collect();

@@ -75,12 +75,20 @@ impl Sink {
         tokio::time::sleep(delay).await;
     }
 
+    /// Redis does not answer what was asked beside a flight; what is the matter with it.
+    pub fn tell_away(&self, fault: Error) -> Error {
+        let fault = self.lanes.leaderless().cloned().unwrap_or(fault);
+        self.report_retrying(fault.fault());
+        fault
+    }
+
     fn report_retrying(&self, fault: &Fault) {
         self.metrics.connected.set(0);
         self.state.send_replace(SinkState::Retrying { fault: fault.clone() });
     }
 
-    pub(super) fn report_connected(&self) {
+    /// Redis takes what it is sent.
+    pub fn report_connected(&self) {
         let now = SinkState::Connected { generation: self.generation() };
         self.state.send_if_modified(|state| {
             let changed = *state != now;
