@@ -52,6 +52,20 @@ pub struct Postgres {
     certificates: Option<Certificates>,
 }
 
+impl Drop for Postgres {
+    /// A server that is killed leaves its shared memory to the machine, which has room for some thousands.
+    fn drop(&mut self) {
+        const LAST_MOMENTS: Duration = Duration::from_secs(5);
+        let Some(process) = self.process.get_mut().ok().and_then(Option::take) else { return };
+        process.signal("CONT");
+        process.signal("QUIT");
+        let since = Instant::now();
+        while process.exited().is_none() && since.elapsed() < LAST_MOMENTS {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
 impl Postgres {
     pub async fn start(options: PostgresOptions) -> Postgres {
         let folder = folder("pg-");
