@@ -2,8 +2,8 @@
 
 use crate::harness::{On, Setup, World, eventually};
 
-/// The audit would find some of what changed outside the publication before the load does, and tell of it.
-const NO_AUDIT: &str = "[audit]\nusers_per_second = 0\n";
+/// Whoever looks after other writers would find some of what changed outside the publication before the load does.
+const NO_AUDIT: &str = "[audit]\nforeign_writes = \"off\"\n";
 
 async fn world_with_users() -> World {
     let world = World::running_as(Setup { config: NO_AUDIT.to_owned(), ..Setup::on(On::Single) }).await;
