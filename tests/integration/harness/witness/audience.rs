@@ -3,7 +3,7 @@
 //! The bus of a cluster carries every publish to every node, but not what a node published just before it died: the
 //! subscriber on that very node has it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -50,8 +50,9 @@ struct Shared {
 pub struct Audience {
     shared: Arc<Shared>,
     listeners: Vec<JoinHandle<()>>,
-    /// Events of earlier rounds, by hash.
-    heard_before: HashSet<u64>,
+    /// Events of earlier rounds, by hash, with a bit for each listener that heard them: the bus of a cluster may bring a
+    /// copy to another one when the round is over.
+    heard_before: HashMap<u64, u64>,
     hasher: RandomState,
 }
 
@@ -68,7 +69,7 @@ impl Audience {
         let listen = |(index, port)| tokio::spawn(listen(Arc::clone(&shared), index, port));
         let listeners = ports.into_iter().enumerate().map(listen).collect();
         let audience =
-            Audience { shared, listeners, heard_before: HashSet::new(), hasher: RandomState::new() };
+            Audience { shared, listeners, heard_before: HashMap::new(), hasher: RandomState::new() };
         audience.listens(store).await;
         audience
     }
@@ -110,8 +111,12 @@ impl Audience {
         verdict.events = told.len() as u64;
         let mut by_change: BTreeMap<(usize, &str, u64), Vec<&str>> = BTreeMap::new();
         for ((channel, id), event) in &told {
-            let known = !self.heard_before.insert(self.hasher.hash_one((channel, id)));
-            let again = known || event.times.iter().any(|times| *times > 1);
+            let heard = event.times.iter().enumerate().filter(|(_, times)| **times > 0);
+            let listeners = heard.fold(0, |bits, (listener, _)| bits | 1_u64 << listener);
+            let before = self.heard_before.entry(self.hasher.hash_one((channel, id))).or_default();
+            let known = *before != 0;
+            let again = *before & listeners != 0 || event.times.iter().any(|times| *times > 1);
+            *before |= listeners;
             match again {
                 true if event.again_by_loss => verdict.doubled_by_loss += 1,
                 true => verdict.doubled.push(format!("{id} of {} on {}", event.who, CHANNELS[*channel])),
