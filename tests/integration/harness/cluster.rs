@@ -187,6 +187,19 @@ impl Cluster {
         replica
     }
 
+    /// Waits until a master's replica holds everything that was written to it.
+    pub async fn replica_has_all_of(&self, master: usize) {
+        let replica = self.replica_of(master).await;
+        let offset = async |node: usize| {
+            let info = self.nodes[node].call(&["INFO", "replication"]).await.text()?;
+            info.lines().find(|line| line.starts_with("master_repl_offset:")).map(str::to_owned)
+        };
+        eventually("the replica holds everything", async || {
+            (offset(master).await? == offset(replica).await?).then_some(())
+        })
+        .await;
+    }
+
     async fn eventually_master(&self, index: usize) {
         eventually("a replica becomes master", async || self.masters().await.contains(&index).then_some(()))
             .await;

@@ -170,6 +170,7 @@ async fn a_killed_master_is_replaced_by_its_replica() {
     sink.apply(&everyone(1)).await.unwrap();
     cluster.eventually_whole().await;
     let master = cluster.master_of("user:{live:7}:config").await;
+    cluster.replica_has_all_of(master).await;
     let sending = async {
         let refused = sink.apply(&everyone(2)).await.unwrap_err();
         (sink, refused)
