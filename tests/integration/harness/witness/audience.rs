@@ -20,6 +20,8 @@ use crate::harness::{LOOK_EVERY, Redis, Store, eventually};
 const CHANNELS: [&str; 2] = [USER_UPDATES, BALANCE_UPDATES];
 /// Words of events that heal and that no transaction made.
 const HEALING: [&str; 4] = ["resync", "repair", "heal", "force_refresh"];
+/// Nodes that are listened to, at most.
+const LISTENERS: usize = 8;
 /// What no event says.
 const THE_END: &str = "the end of the round";
 
@@ -50,9 +52,9 @@ struct Shared {
 pub struct Audience {
     shared: Arc<Shared>,
     listeners: Vec<JoinHandle<()>>,
-    /// Events of earlier rounds, by hash, with a bit for each listener that heard them: the bus of a cluster may bring a
+    /// Events of earlier rounds, by hash, and how often each listener has heard them: the bus of a cluster may bring a
     /// copy to another one when the round is over.
-    heard_before: HashMap<u64, u64>,
+    heard_before: HashMap<u64, [u8; LISTENERS]>,
     hasher: RandomState,
 }
 
@@ -60,6 +62,7 @@ impl Audience {
     /// Returns once every running node is listened to.
     pub async fn start(store: &Store, losses: Losses) -> Audience {
         let ports: Vec<u16> = nodes(store).iter().map(|node| node.port()).collect();
+        assert!(ports.len() <= LISTENERS, "more nodes than are listened to");
         let shared = Arc::new(Shared {
             told: Mutex::default(),
             ends: Mutex::default(),
@@ -111,12 +114,13 @@ impl Audience {
         verdict.events = told.len() as u64;
         let mut by_change: BTreeMap<(usize, &str, u64), Vec<&str>> = BTreeMap::new();
         for ((channel, id), event) in &told {
-            let heard = event.times.iter().enumerate().filter(|(_, times)| **times > 0);
-            let listeners = heard.fold(0, |bits, (listener, _)| bits | 1_u64 << listener);
-            let before = self.heard_before.entry(self.hasher.hash_one((channel, id))).or_default();
-            let known = *before != 0;
-            let again = *before & listeners != 0 || event.times.iter().any(|times| *times > 1);
-            *before |= listeners;
+            let heard = self.heard_before.entry(self.hasher.hash_one((channel, id))).or_default();
+            let most = |heard: &[u8; LISTENERS]| heard.iter().copied().max().unwrap_or(0);
+            let before = most(heard);
+            for (all, now) in heard.iter_mut().zip(&event.times) {
+                *all = all.saturating_add(u8::try_from(*now).unwrap_or(u8::MAX));
+            }
+            let (known, again) = (before > 0, most(heard) > before.max(1));
             match again {
                 true if event.again_by_loss => verdict.doubled_by_loss += 1,
                 true => verdict.doubled.push(format!("{id} of {} on {}", event.who, CHANNELS[*channel])),
