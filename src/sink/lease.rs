@@ -124,11 +124,6 @@ impl Sink {
         let command = scripts.lease(term.into(), lease.into(), args);
         self.lanes.ask(&address, command).await
     }
-
-    /// The keys of the lease and its term.
-    pub(super) fn lease_keys(&self) -> [String; 2] {
-        [lease_key(&self.slot), term_key(&self.slot)]
-    }
 }
 
 /// `lockstep:lease`, or `lockstep:lease:SLOT` for another slot than the default.

@@ -56,7 +56,7 @@ impl Sink {
         Ok(text)
     }
 
-    pub(super) fn quarantine_key(&self) -> String {
+    fn quarantine_key(&self) -> String {
         format!("lockstep:quarantine:{}", self.slot)
     }
 }

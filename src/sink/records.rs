@@ -155,23 +155,6 @@ impl Sink {
         Ok(())
     }
 
-    /// Removes every record of this slot; fences and the epoch stay.
-    ///
-    /// # Errors
-    /// The first node's that does not answer.
-    pub async fn remove_records(&mut self) -> Result<()> {
-        for mark in [LoadMark::Loaded, LoadMark::Progress, LoadMark::Asked, LoadMark::Resync] {
-            self.write_mark(mark, None).await?;
-        }
-        for key in self.lease_keys().into_iter().chain([self.quarantine_key()]) {
-            self.lanes.call(key.clone().as_bytes(), Command::new("DEL", vec![key.into()])).await?;
-        }
-        for (address, key, _) in self.checkpoint_keys() {
-            self.lanes.ask(&address, Command::new("DEL", vec![key])).await?;
-        }
-        Ok(())
-    }
-
     /// Address, checkpoint key and node id of each master.
     pub(super) fn checkpoint_keys(&self) -> Vec<(Address, Bytes, String)> {
         let name = format!("lockstep:checkpoint:{}", self.slot);
