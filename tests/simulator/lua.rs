@@ -169,28 +169,14 @@ fn unpack(lua: &Lua, bytes: &mut &[u8]) -> mlua::Result<Value> {
         0x00..=0x7f => Value::Number(f64::from(head)),
         0x90..=0x9f => list(lua, usize::from(head & 0x0f), bytes)?,
         0xa0..=0xbf => text(lua, usize::from(head & 0x1f), bytes)?,
-        0xcc => Value::Number(number(bytes, 1) as f64),
-        0xcd => Value::Number(number(bytes, 2) as f64),
-        0xce => Value::Number(number(bytes, 4) as f64),
-        0xcf => Value::Number(number(bytes, 8) as f64),
-        0xd9 => {
-            let length = number(bytes, 1);
+        // How many bytes the number or the length takes is a power of two, which the kind counts up.
+        0xcc..=0xcf => Value::Number(number(bytes, 1 << (head - 0xcc)) as f64),
+        0xd9..=0xdb => {
+            let length = number(bytes, 1 << (head - 0xd9));
             text(lua, length as usize, bytes)?
         }
-        0xda => {
-            let length = number(bytes, 2);
-            text(lua, length as usize, bytes)?
-        }
-        0xdb => {
-            let length = number(bytes, 4);
-            text(lua, length as usize, bytes)?
-        }
-        0xdc => {
-            let length = number(bytes, 2);
-            list(lua, length as usize, bytes)?
-        }
-        0xdd => {
-            let length = number(bytes, 4);
+        0xdc..=0xdd => {
+            let length = number(bytes, 2 << (head - 0xdc));
             list(lua, length as usize, bytes)?
         }
         other => panic!("MessagePack of kind {other:#x}"),

@@ -38,6 +38,16 @@ async fn is_replicated(world: &World, standby: &Postgres) {
     standby.eventually_value(&format!("SELECT pg_last_wal_replay_lsn() >= '{end}'"), "t").await;
 }
 
+async fn the_other_history_is_loaded(world: &World) {
+    eventually("all users are loaded", async || {
+        world.lockstep.log().contains("another server").then_some(())
+    })
+    .await;
+    world.lockstep.wait_ready().await;
+    world.credit(9, "1").await;
+    world.caught_up().await;
+}
+
 /// Promotes the standby after changes that never reached it, which are only in Redis.
 async fn fail_over(world: &mut World, standby: &mut Postgres) {
     standby.sql("ALTER SYSTEM SET primary_conninfo = ''").await;
@@ -51,13 +61,7 @@ async fn fail_over(world: &mut World, standby: &mut Postgres) {
     world.lockstep.is_not_ready_because("standby").await;
     standby.sql("SELECT pg_promote()").await;
     std::mem::swap(&mut world.postgres, standby);
-    eventually("all users are loaded", async || {
-        world.lockstep.log().contains("another server").then_some(())
-    })
-    .await;
-    world.lockstep.wait_ready().await;
-    world.credit(9, "1").await;
-    world.caught_up().await;
+    the_other_history_is_loaded(world).await;
 }
 
 async fn a_promoted_standby_without_the_slot_is_followed(on: On) {
@@ -120,13 +124,7 @@ async fn a_restored_older_state_is_followed(on: On) {
     world.postgres.stop(Mode::Fast).await;
     world.postgres.restore_files();
     world.postgres.start_again().await;
-    eventually("all users are loaded", async || {
-        world.lockstep.log().contains("another server").then_some(())
-    })
-    .await;
-    world.lockstep.wait_ready().await;
-    world.credit(9, "1").await;
-    world.caught_up().await;
+    the_other_history_is_loaded(&world).await;
     world.eventually_equal().await;
     assert!(!world.store.exists("user_balance:live:100").await, "nobody has it any more");
     assert!(epoch(&world).await > before);
