@@ -213,7 +213,14 @@ impl Worker {
             }
             let Some(range) = unfinished.as_ref() else { return Ok(()) };
             let which = Which::Range { after: range.after.clone(), up_to: range.up_to.clone() };
-            let rows = read::read(lease.client().await?, &self.table, &which).await?;
+            let client = lease.client().await?;
+            let rows = read::read(client, &self.table, &which).await?;
+            if !rows.is_flushed
+                && let Err(fault) = read::flush(client).await
+            {
+                // The server does it by itself, only later.
+                tracing::debug!(%fault, "the load waits for the WAL writer");
+            }
             let users = rows.rows.len() as u64;
             lease.while_waiting(self.reader.pace.take(users)).await;
             let handed_in = self.reader.hand_in(&self.table, rows, self.pass.kind);

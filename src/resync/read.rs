@@ -18,6 +18,8 @@ pub struct Rows {
     pub rows: Vec<Tuple>,
     /// The insert position read afterwards, taken back over an empty page header.
     pub read_before: Lsn,
+    /// Whether WAL up to there was on disk already: a walsender sends nothing else.
+    pub is_flushed: bool,
 }
 
 /// Which rows are wanted.
@@ -41,7 +43,7 @@ pub enum Which {
 pub async fn read(client: &Client, table: &Table, which: &Which) -> Result<Rows> {
     let statements = format!(
         "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT pg_current_snapshot(); \
-         SELECT {} FROM {} WHERE {}; COMMIT; SELECT pg_current_wal_insert_lsn()",
+         SELECT {} FROM {} WHERE {}; COMMIT; SELECT pg_current_wal_insert_lsn(); SELECT pg_current_wal_flush_lsn()",
         table.select_list,
         table.qualified,
         condition(table, which)
@@ -52,8 +54,22 @@ pub async fn read(client: &Client, table: &Table, which: &Which) -> Result<Rows>
     let snapshot = only_value(&mut answers, "a snapshot")?.parse::<Snapshot>().map_err(unexpected)?;
     let rows = answers.next().unwrap_or_default();
     let rows = rows.iter().map(|row| tuple(row, table.relation.columns.len())).collect::<Result<_>>()?;
-    let read_before = only_value(&mut answers, "an insert position")?.parse::<Lsn>().map_err(unexpected)?;
-    Ok(Rows { snapshot, rows, read_before: read_before.before_page_header() })
+    let mut position = |what| only_value(&mut answers, what)?.parse::<Lsn>().map_err(unexpected);
+    let read_before = position("an insert position")?.before_page_header();
+    let is_flushed = read_before <= position("a flush position")?;
+    Ok(Rows { snapshot, rows, read_before, is_flushed })
+}
+
+/// Has the server write its WAL to disk, by an empty logical message that waits for no standby.
+///
+/// A read prunes dead rows, which writes WAL that nobody commits, and with `synchronous_commit = off` no commit waits
+/// for the disk either. Then it is the WAL writer that flushes, `wal_writer_delay` later, and rows that were read wait
+/// as long for the stream.
+pub async fn flush(client: &Client) -> Result<()> {
+    const STATEMENT: &str = "SELECT set_config('synchronous_commit', 'local', true), \
+                             pg_logical_emit_message(true, 'lockstep', '')";
+    let flushed = client.simple_query(STATEMENT).await;
+    flushed.map(drop).map_err(|error| passing("flushing WAL", &error))
 }
 
 /// The id `rows` further than `after` in id order; `None` when fewer are left.

@@ -209,7 +209,8 @@ impl Loader {
             let columns = [id.as_str(), user.kind, &email, &balance].map(|text| Datum::Text(text.as_bytes()));
             Tuple::from_columns(&columns).expect("a small row")
         };
-        Ok(Rows { snapshot, rows: users.into_iter().map(tuple).collect(), read_before })
+        let rows = users.into_iter().map(tuple).collect();
+        Ok(Rows { snapshot, rows, read_before, is_flushed: true })
     }
 
     async fn read_again(&self, ids: &[String]) -> Result<()> {

@@ -1,5 +1,7 @@
 //! The first load, beside the stream.
 
+use std::time::Duration;
+
 use crate::harness::postgres::rows;
 use crate::harness::{On, Setup, World, eventually};
 
@@ -31,6 +33,28 @@ async fn the_first_load_writes_every_user_and_publishes_nothing() {
     world.lockstep.run().await;
     world.assert_equal().await;
     assert!(world.heard_all(&subscriber).await.is_empty());
+}
+
+/// The walsender sends what is flushed, and here that is left to the WAL writer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_does_not_wait_for_the_wal_writer() {
+    let mut setup = Setup::on(On::Single);
+    setup.postgres = setup.postgres.set("wal_writer_delay", "10s").set("synchronous_commit", "off");
+    setup.config = "[load]\nworkers = 1\nchunk_rows = 100".into();
+    let world = World::set_up(setup).await;
+    world.sql("INSERT INTO users (id, user_type, wallet_balance) SELECT n, 'live', n FROM generate_series(1, 3000) n").await;
+    world.sql("CREATE TABLE beside (n int)").await;
+    world.lockstep.init().await;
+    let writer = world.postgres.client().await;
+    let writing = tokio::spawn(async move {
+        while writer.batch_execute("INSERT INTO beside VALUES (1)").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    // 30 chunks would wait for minutes.
+    world.lockstep.run().await;
+    writing.abort();
+    world.assert_equal().await;
 }
 
 /// A commit that waits for a synchronous standby is in WAL and in the stream, and no snapshot sees it yet.
