@@ -34,7 +34,7 @@ impl Watcher {
             match Tracker::start(&self.way, self.prefixes.clone(), announced).await {
                 Ok(mut tracker) => {
                     outage.end();
-                    self.ledger.resume(Instant::now());
+                    self.ledger.resume();
                     self.told.send_replace(Some(tracker.reader()));
                     tokio::select! {
                         () = tracker.interrupted() => tracing::debug!("watching redis was interrupted"),

@@ -26,21 +26,18 @@ use crate::keyplan::{Fate, KeyMap, KeyPlan, Timed};
 use crate::metrics::AuditMetrics;
 use crate::sink::{Expectation, Outcome, Shape};
 
+use super::tempo::Tempo;
+
 /// Suspects that are remembered; who comes beyond is left to the audit, and counted.
-const MAX_SUSPECTS: usize = 65_536;
-/// Users changed while nothing was watched.
+const MAX_SUSPECTS: usize = 16_384;
+/// Users changed while nothing was watched; 48 bytes each. They become suspects as there is room for them.
 const MAX_CHANGED: usize = 65_536;
-/// Users of whom it is remembered what was written last, about 1 KB each.
-const MAX_WRITTEN: usize = 16_384;
+/// Users of whom it is remembered what was written last, about 1 KB each: all events of three graces of a second, at
+/// the most at which is watched.
+const MAX_WRITTEN: usize = 12_288;
 /// Derived keys that were announced and are not judged yet.
 const MAX_REFILLS: usize = 16_384;
 
-/// Events a second above which nothing is watched: each costs Redis about 10 us more, so that it is 5 % of a core.
-const SUSPEND_EVENTS_PER_SECOND: f64 = 5_000.0;
-/// Lag above which nothing is watched.
-const SUSPEND_LAG: Duration = Duration::from_secs(1);
-/// Reports in a row under half of these bounds before watching is resumed.
-const CALM_REPORTS: u32 = 4;
 /// A suspect who differs and was written again since is looked at later instead: the write may stand before its own
 /// commit. So often, and then no more.
 const MAX_POSTPONED: u8 = 2;
@@ -118,9 +115,9 @@ struct State {
     refills: HashMap<Bytes, (User, Instant)>,
     refills_due: VecDeque<(Instant, Bytes)>,
     changed: HashSet<User>,
-    events: u64,
-    reported: Option<Instant>,
-    calm: u32,
+    /// Who was changed while nothing was watched, and is no suspect yet.
+    unlooked: Vec<User>,
+    tempo: Tempo,
     /// Of the plan before.
     shape: Option<Arc<Shape>>,
 }
@@ -171,7 +168,7 @@ impl Ledger {
             return;
         }
         let mut state = self.state();
-        state.events += plans.len() as u64;
+        state.tempo.events += plans.len() as u64;
         let is_live = state.live;
         for (plan, outcome) in plans.into_iter().zip(outcomes) {
             if !is_live {
@@ -281,6 +278,11 @@ impl Ledger {
             let written = state.written.get(&user).and_then(|written| written.left.clone());
             taken.push(Suspect { user, cause, written, only, last, postponed });
         }
+        while state.suspects.len() < MAX_SUSPECTS / 2
+            && let Some(user) = state.unlooked.pop()
+        {
+            self.add(&mut state, user, Cause::OURS, None, now);
+        }
         taken
     }
 
@@ -329,22 +331,21 @@ impl Ledger {
     }
 
     /// From now on everything that is written is announced.
-    pub fn resume(&self, now: Instant) {
+    pub fn resume(&self) {
         let mut state = self.state();
         state.live = true;
-        for user in std::mem::take(&mut state.changed) {
-            self.add(&mut state, user, Cause::OURS, None, now);
-        }
+        let changed = std::mem::take(&mut state.changed);
+        state.unlooked.extend(changed);
         self.metrics.watching.set(1);
     }
 
     /// Something may not have been announced. What was written last is no longer known either.
     pub fn interrupt(&self) {
         let mut state = self.state();
-        let State { suspects, due, changed, written, .. } = std::mem::take(&mut *state);
+        let State { suspects, due, changed, unlooked, written, .. } = std::mem::take(&mut *state);
         *state = State { suspects, due, changed, ..State::default() };
         // The break is older than the news of it.
-        for user in written.into_keys() {
+        for user in written.into_keys().chain(unlooked) {
             self.change(&mut state, user);
         }
         self.metrics.watching.set(0);
@@ -355,24 +356,13 @@ impl Ledger {
         if self.mode == ForeignWrites::Off {
             return;
         }
-        let mut state = self.state();
-        let events = std::mem::take(&mut state.events);
-        let since = state.reported.replace(now).map_or(Duration::from_secs(1), |before| now - before);
-        let load = (events as f64 / since.as_secs_f64().max(0.001) / SUSPEND_EVENTS_PER_SECOND)
-            .max(lag.as_secs_f64() / SUSPEND_LAG.as_secs_f64());
-        let calm = is_loaded && load < 0.5;
-        state.calm = if calm { state.calm.saturating_add(1) } else { 0 };
         let is_wanted = *self.wanted.borrow();
-        if is_wanted && (load > 1.0 || !is_loaded) {
-            self.want(false);
-        } else if !is_wanted && state.calm >= CALM_REPORTS {
-            self.want(true);
-        }
+        self.want(self.state().tempo.allows(lag, is_loaded, is_wanted, now));
     }
 
     /// The stream ended: who goes on with it is not known.
     pub fn stand_down(&self) {
-        self.state().calm = 0;
+        self.state().tempo.forget();
         self.want(false);
     }
 

@@ -10,12 +10,12 @@ const GRACE: Duration = Duration::from_secs(1);
 const APPLIED: Outcome = Outcome::Applied(Applied { as_update: false, retyped_keys: 0 });
 
 /// A ledger that watches since `now`.
-fn live(now: Instant) -> Ledger {
+fn live() -> Ledger {
     let spec = KeyMapSpec::from_toml(crate::config::keys::BUILT_IN).unwrap();
     let key_map = Arc::new(KeyMap::compile(&spec, &TableSpec::defaults()).unwrap());
     let audit = Audit { foreign_writes: ForeignWrites::Heal, grace: GRACE, users_per_second: 0 };
     let ledger = Ledger::new(&audit, key_map, crate::metrics::Metrics::new().unwrap().audit);
-    ledger.resume(now);
+    ledger.resume();
     ledger
 }
 
@@ -41,7 +41,7 @@ fn keys(keys: &[&'static str]) -> Vec<Bytes> {
 #[test]
 fn who_is_announced_is_looked_at_a_grace_later_and_once() {
     let now = Instant::now();
-    let ledger = live(now);
+    let ledger = live();
     ledger.announced(&keys(&["user:{live:1}:config", "user_balance:live:1", "user:{live:1}:session"]), now);
     ledger.announced(&keys(&["user_balance:live:2"]), now + GRACE / 2);
     assert!(ledger.take_due(9, now + GRACE - Duration::from_millis(1)).is_empty());
@@ -55,7 +55,7 @@ fn who_is_announced_is_looked_at_a_grace_later_and_once() {
 #[test]
 fn of_a_key_that_goes_by_itself_it_is_known_that_it_was_the_only_one() {
     let now = Instant::now();
-    let ledger = live(now);
+    let ledger = live();
     let announced =
         ["user_balance:live:1", "user_balance:live:1", "user_balance:live:2", "user:{live:2}:config"];
     ledger.announced(&keys(&announced), now);
@@ -67,7 +67,7 @@ fn of_a_key_that_goes_by_itself_it_is_known_that_it_was_the_only_one() {
 #[test]
 fn whom_we_wrote_is_looked_at_even_where_nothing_is_announced() {
     let now = Instant::now();
-    let ledger = live(now);
+    let ledger = live();
     let whole = plan(&ledger, "1", Kind::Updated, Value::Text("5".into()));
     let partly = plan(&ledger, "2", Kind::Updated, Value::Unchanged);
     let skipped = plan(&ledger, "3", Kind::Updated, Value::Text("5".into()));
@@ -81,7 +81,7 @@ fn whom_we_wrote_is_looked_at_even_where_nothing_is_announced() {
 #[test]
 fn who_was_written_again_since_is_put_off_but_not_for_ever() {
     let mut now = Instant::now();
-    let ledger = live(now);
+    let ledger = live();
     ledger.announced(&keys(&["user_balance:live:1"]), now);
     for put_off in [true, true, false] {
         now += GRACE;
@@ -101,7 +101,7 @@ fn who_was_written_again_since_is_put_off_but_not_for_ever() {
 #[test]
 fn who_is_put_off_is_looked_at_a_grace_after_the_last_write() {
     let now = Instant::now();
-    let ledger = live(now);
+    let ledger = live();
     let just = Duration::from_millis(20);
     ledger.wrote(vec![plan(&ledger, "1", Kind::Updated, Value::Text("5".into()))], &[APPLIED], true, now);
     // By hand, behind the commit that it belongs to.
@@ -118,7 +118,7 @@ fn who_is_put_off_is_looked_at_a_grace_after_the_last_write() {
 #[test]
 fn a_user_changed_again_is_no_overflow_where_the_room_is_taken() {
     let now = Instant::now();
-    let ledger = live(now);
+    let ledger = live();
     ledger.interrupt();
     let of = |id: usize| plan(&ledger, &id.to_string(), Kind::Updated, Value::Text("5".into()));
     for id in 0..MAX_CHANGED {
@@ -133,7 +133,7 @@ fn a_user_changed_again_is_no_overflow_where_the_room_is_taken() {
 #[test]
 fn of_what_redis_refused_it_is_known_that_nothing_is_there() {
     let now = Instant::now();
-    let ledger = live(now);
+    let ledger = live();
     let refused = || Outcome::Refused { reason: "ERR".into() };
     let of = |kind| plan(&ledger, "1", kind, Value::Text("5".into()));
     ledger.wrote(vec![of(Kind::Reread(crate::balance::Reread::Heal))], &[refused()], false, now);
@@ -145,7 +145,7 @@ fn of_what_redis_refused_it_is_known_that_nothing_is_there() {
 #[test]
 fn a_derived_key_that_comes_within_the_grace_is_stale() {
     let now = Instant::now();
-    let ledger = live(now);
+    let ledger = live();
     let of = |id: &str| plan(&ledger, id, Kind::Updated, Value::Text("5".into()));
     // Announced before we hear that our delete is done.
     ledger.announced(&keys(&["user_stats:live:1", "user_stats:live:9"]), now);
@@ -160,7 +160,7 @@ fn a_derived_key_that_comes_within_the_grace_is_stale() {
 #[test]
 fn who_was_changed_while_nothing_was_announced_is_looked_at_afterwards() {
     let now = Instant::now();
-    let ledger = live(now);
+    let ledger = live();
     let of = |id: &str| plan(&ledger, id, Kind::Updated, Value::Text("5".into()));
     ledger.wrote(vec![of("1")], &[APPLIED], true, now);
     ledger.take_due(9, now + GRACE);
@@ -168,7 +168,8 @@ fn who_was_changed_while_nothing_was_announced_is_looked_at_afterwards() {
     ledger.wrote(vec![of("2")], &[APPLIED], true, now + GRACE);
     ledger.wrote(vec![of("3")], &[APPLIED], false, now + GRACE);
     assert!(ledger.take_due(9, now + GRACE * 9).is_empty());
-    ledger.resume(now + GRACE * 9);
+    ledger.resume();
+    assert!(ledger.take_due(9, now + GRACE * 9).is_empty());
     let due = ledger.take_due(9, now + GRACE * 10);
     let mut users: Vec<_> =
         due.iter().map(|suspect| (&*suspect.user.id, suspect.written.is_some())).collect();
@@ -179,7 +180,7 @@ fn who_was_changed_while_nothing_was_announced_is_looked_at_afterwards() {
 #[test]
 fn watching_rests_while_there_is_much_to_do() {
     let mut now = Instant::now();
-    let ledger = live(now);
+    let ledger = live();
     let wanted = ledger.wanted();
     let mut report = |lag: u64, loaded: bool| {
         now += Duration::from_millis(250);
@@ -193,6 +194,6 @@ fn watching_rests_while_there_is_much_to_do() {
         assert!(!report(100, true));
     }
     assert!(report(100, true));
-    ledger.state().events = 2_000;
+    ledger.state().tempo.events = 2_000;
     assert!(!report(0, true), "8,000 events a second");
 }

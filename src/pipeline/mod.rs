@@ -27,6 +27,7 @@ mod patience;
 pub mod quarantine;
 pub mod queue;
 pub mod session;
+mod tempo;
 mod truncate;
 
 pub use chunks::{Chunk, ChunkEnd, Compares};
