@@ -14,6 +14,7 @@ on_both!(
     a_balance_that_is_no_number_is_recorded_until_it_is_put_right,
     the_record_survives_a_kill_and_a_takeover,
     a_resync_of_the_quarantine_reads_who_is_in_it_and_empties_it,
+    a_record_that_somebody_removed_holds_nothing_up,
 );
 
 const RECORD: &str = "lockstep:quarantine:lockstep";
@@ -111,6 +112,21 @@ async fn the_record_survives_a_kill_and_a_takeover(on: On) {
     let both = async || (open(&world).await.len() == 2).then_some(());
     eventually("both are recorded", both).await;
     assert_eq!(entries(&world).await[0], recorded[0]);
+}
+
+/// The next incident finds another record than was written there last, and no checkpoint may leave before it is kept.
+async fn a_record_that_somebody_removed_holds_nothing_up(on: On) {
+    let world = with_users(on).await;
+    world.sql("UPDATE users SET wallet_balance = 'NaN' WHERE id = 7").await;
+    are_open(&world, 1).await;
+    world.store.call(RECORD, &["DEL", RECORD]).await;
+    world.sql("UPDATE users SET wallet_balance = 'NaN' WHERE id = 8").await;
+    let entry = eventually("the second is recorded", async || {
+        open(&world).await.into_iter().find(|entry| entry["user"] == serde_json::json!(["live", "8"]))
+    });
+    entry.await;
+    world.credit(9, "5").await;
+    world.caught_up().await;
 }
 
 async fn a_resync_of_the_quarantine_reads_who_is_in_it_and_empties_it(on: On) {
