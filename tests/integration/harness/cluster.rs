@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-use super::eventually;
 use super::redis::{Redis, RedisOptions, pairs};
 use super::resp::{Reply, slot_of};
+use super::{eventually, eventually_ok};
 
 const NODES: usize = 6;
 const MASTERS: usize = 3;
@@ -38,24 +38,14 @@ impl Cluster {
 
     /// Waits until every running node sees every slot served and every replica, and is linked if it is one.
     pub async fn eventually_whole(&self) {
-        eventually("the cluster is whole", async || {
+        let whole = eventually_ok(async || {
             let running: Vec<&Redis> = self.nodes.iter().filter(|node| node.is_running()).collect();
             for node in &running {
-                let info = node.call(&["CLUSTER", "INFO"]).await.text()?;
-                let nodes = node.call(&["CLUSTER", "NODES"]).await.text()?;
-                let replication = node.call(&["INFO", "replication"]).await.text()?;
-                let replicas =
-                    nodes.lines().filter(|line| line.contains("slave") && !line.contains("fail")).count();
-                let whole = info.contains("cluster_state:ok") && info.contains("cluster_slots_ok:16384");
-                let linked =
-                    replication.contains("role:master") || replication.contains("master_link_status:up");
-                if !(whole && linked && replicas + MASTERS == running.len()) {
-                    return None;
-                }
+                is_whole(node, running.len()).await?;
             }
-            Some(())
-        })
-        .await;
+            Ok::<(), String>(())
+        });
+        whole.await.unwrap_or_else(|sees| panic!("the cluster does not become whole: {sees}"));
     }
 
     pub fn node(&self, index: usize) -> &Redis {
@@ -258,5 +248,19 @@ impl Cluster {
 
     async fn id(&self, index: usize) -> String {
         self.nodes[index].call(&["CLUSTER", "MYID"]).await.text().expect("a node id")
+    }
+}
+
+/// Else what this node sees of a cluster of so many.
+async fn is_whole(node: &Redis, running: usize) -> Result<(), String> {
+    let ask = async |command: &[&str]| node.call(command).await.text().unwrap_or_default();
+    let (info, nodes) = (ask(&["CLUSTER", "INFO"]).await, ask(&["CLUSTER", "NODES"]).await);
+    let replication = ask(&["INFO", "replication"]).await;
+    let replicas = nodes.lines().filter(|line| line.contains("slave") && !line.contains("fail")).count();
+    let served = info.contains("cluster_state:ok") && info.contains("cluster_slots_ok:16384");
+    let linked = replication.contains("role:master") || replication.contains("master_link_status:up");
+    match served && linked && replicas + MASTERS == running {
+        true => Ok(()),
+        false => Err(format!("{} of {running} nodes sees\n{info}{nodes}{replication}", node.port())),
     }
 }

@@ -320,7 +320,8 @@ fn server_user() -> Option<&'static str> {
 
 fn program(name: &str) -> PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(programs_folder).join(name)
+    let chosen = || std::env::var_os("LOCKSTEP_TEST_POSTGRES").map(PathBuf::from);
+    FOLDER.get_or_init(|| chosen().unwrap_or_else(programs_folder)).join(name)
 }
 
 /// Debian keeps the servers' programs out of PATH, each version in its own folder; the newest is taken.

@@ -1,6 +1,7 @@
 //! A private Redis server.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -78,7 +79,7 @@ impl Redis {
     async fn try_start(&self) -> bool {
         let path = self.folder.path().join("redis.conf");
         std::fs::write(&path, self.configuration()).unwrap();
-        let mut command = guarded("redis-server", None);
+        let mut command = guarded(server_program(), None);
         command.arg(path).stdout(Stdio::null()).stderr(Stdio::null());
         let process = Process::spawn(command).expect("setpriv (util-linux)");
         let answers = eventually("redis starts", async || match process.exited() {
@@ -111,7 +112,9 @@ impl Redis {
         }
         if options.cluster {
             lines.push(
-                "cluster-enabled yes\ncluster-config-file nodes.conf\ncluster-node-timeout 2000".to_owned(),
+                "cluster-enabled yes\ncluster-config-file nodes.conf\ncluster-node-timeout 2000\n\
+                 cluster-replica-validity-factor 0"
+                    .to_owned(),
             );
         }
         lines.extend(options.password.iter().map(|password| format!("requirepass {password}")));
@@ -256,6 +259,11 @@ impl Redis {
         assert!(output.status.success(), "redis-cli {arguments:?}: {text}");
         text
     }
+}
+
+/// The one that `tests/matrix` asks for, else the machine's.
+fn server_program() -> OsString {
+    std::env::var_os("LOCKSTEP_TEST_REDIS").unwrap_or_else(|| "redis-server".into())
 }
 
 /// The field-value pairs of an HGETALL.
