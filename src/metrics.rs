@@ -16,6 +16,13 @@ const LATENCY_BUCKETS_SECONDS: &[f64] = &[
     16.0, 64.0, 128.0,
 ];
 
+/// Values of the label `type` of events.
+const EVENT_TYPES: &[&str] = &["balance_change", "user_update", "user_created", "user_deleted"];
+/// Values of the label `kind` of redirects.
+const REDIRECTS: &[&str] = &["moved", "ask", "tryagain", "clusterdown"];
+/// Values of the label `kind` of loads.
+const LOADS: &[&str] = &["load", "resync", "repair"];
+
 /// All metrics of one running instance.
 #[derive(Clone)]
 pub struct Metrics {
@@ -47,6 +54,10 @@ pub struct StreamMetrics {
     pub confirmed_lsn: IntGauge,
     /// WAL that the slot keeps the server from removing.
     pub slot_retained_bytes: IntGauge,
+    /// What it may keep before its position is given up.
+    pub slot_retained_max_bytes: IntGauge,
+    /// Slots that were made because the last one was gone or of no more use.
+    pub slots_made: IntCounter,
     /// Positions that were given up because the slot retained too much WAL.
     pub given_up: IntCounter,
     /// Bytes of the stream received.
@@ -55,6 +66,8 @@ pub struct StreamMetrics {
     pub transactions: IntCounter,
     /// Reconnects to PostgreSQL.
     pub reconnects: IntCounter,
+    /// When the data loop turned last, in seconds after 1970; 0: it did not yet.
+    pub turned: Gauge,
     /// 1 for every followed table or column that the stream no longer carries.
     pub mapping_gaps: IntGaugeVec,
     /// Followed tables that the publication does not carry.
@@ -74,6 +87,8 @@ pub struct SinkMetrics {
     pub republished: IntCounter,
     /// Times that Redis was found to lack what it held or should hold, `by` what brought it back: `replay` or `load`.
     pub heals: IntCounterVec,
+    /// 1 while what it lacks is being brought back.
+    pub healing: IntGauge,
     /// From noticing the last of these to equality.
     pub heal_seconds: Gauge,
     /// Events that could not be applied as written.
@@ -141,6 +156,15 @@ pub struct AuditMetrics {
     pub mismatches: IntCounter,
 }
 
+impl StreamMetrics {
+    /// Another instance streams: what this one knew of how far behind Redis is, is old.
+    pub fn forget_lag(&self) {
+        self.lag_seconds.set(0.0);
+        self.lag_bytes.set(0);
+        self.slot_retained_bytes.set(0);
+    }
+}
+
 impl Metrics {
     /// A fresh set in a registry of its own.
     pub fn new() -> Result<Metrics> {
@@ -199,6 +223,12 @@ fn stream_metrics(names: &Names<'_>) -> prometheus::Result<StreamMetrics> {
         confirmed_lsn: names.gauge("confirmed_lsn", "Last WAL position PostgreSQL may forget.")?,
         slot_retained_bytes: names
             .gauge("slot_retained_wal_bytes", "WAL that the slot retains on the server.")?,
+        slot_retained_max_bytes: names.gauge(
+            "slot_retained_wal_max_bytes",
+            "WAL that the slot may retain before its position is given up.",
+        )?,
+        slots_made: names
+            .counter("slots_made_total", "Slots made because the last one was gone or of no more use.")?,
         given_up: names.counter(
             "position_given_up_total",
             "Positions given up because the slot retained more WAL than it may.",
@@ -207,10 +237,12 @@ fn stream_metrics(names: &Names<'_>) -> prometheus::Result<StreamMetrics> {
         transactions: names
             .counter("transactions_total", "Transactions received that touch followed tables.")?,
         reconnects: names.counter("postgres_reconnects_total", "Reconnects to PostgreSQL.")?,
+        turned: names.seconds("turned_timestamp_seconds", "When the data loop turned last.")?,
         mapping_gaps: names.gauges(
             "mapping_gap",
             "Followed column that the stream does not carry.",
-            &["column"],
+            "column",
+            &[],
         )?,
         unpublished_tables: names
             .gauge("unpublished_tables", "Followed tables that the publication does not carry.")?,
@@ -221,16 +253,23 @@ fn sink_metrics(names: &Names<'_>) -> prometheus::Result<SinkMetrics> {
     let latency = HistogramOpts::new("lockstep_apply_latency_seconds", "Commit to Redis acknowledgement.")
         .buckets(LATENCY_BUCKETS_SECONDS.to_vec());
     Ok(SinkMetrics {
-        events: names.counters("events_total", "Events by type.", &["type"])?,
-        operations: names.counters("redis_operations_total", "Redis operations by outcome.", &["outcome"])?,
+        events: names.counters("events_total", "Events by type.", "type", EVENT_TYPES)?,
+        operations: names.counters(
+            "redis_operations_total",
+            "Redis operations by outcome.",
+            "outcome",
+            &["ok"],
+        )?,
         skipped_by_fence: names.counter("skipped_by_fence_total", "Events that a fence had already seen.")?,
         republished: names
             .counter("republished_total", "Events published again because Redis had lost their fence.")?,
         heals: names.counters(
             "heals_total",
             "Times that Redis was found to lack something, by what brings it back.",
-            &["by"],
+            "by",
+            &["replay", "load"],
         )?,
+        healing: names.gauge("healing", "1 while what Redis lacks is being brought back.")?,
         heal_seconds: names.seconds("heal_seconds", "Time from noticing the last of these to equality.")?,
         quarantined: names.counter("quarantined_total", "Events that could not be applied as written.")?,
         quarantine_open: names
@@ -251,7 +290,12 @@ fn sink_metrics(names: &Names<'_>) -> prometheus::Result<SinkMetrics> {
         in_flight: names.gauge("in_flight_events", "Events sent to Redis and not yet acknowledged.")?,
         connected: names.gauge("redis_connected", "1 while every Redis node answers.")?,
         reconnects: names.counter("redis_reconnects_total", "Reconnects to Redis nodes.")?,
-        redirects: names.counters("redis_redirects_total", "Cluster redirects by kind.", &["kind"])?,
+        redirects: names.counters(
+            "redis_redirects_total",
+            "Cluster redirects by kind.",
+            "kind",
+            REDIRECTS,
+        )?,
         derived_keys: names.gauge("derived_keys", "Keys known to the index of keys deleted by pattern.")?,
         derived_sweeps: names.counter("derived_sweeps_total", "SCANs made because that index was full.")?,
         lease_renewals: names.counter("lease_renewals_total", "Renewals of the lease in Redis.")?,
@@ -260,7 +304,7 @@ fn sink_metrics(names: &Names<'_>) -> prometheus::Result<SinkMetrics> {
 
 fn load_metrics(names: &Names<'_>) -> prometheus::Result<LoadMetrics> {
     Ok(LoadMetrics {
-        running: names.gauges("load_running", "1 while users are read from the database.", &["kind"])?,
+        running: names.gauges("load_running", "1 while users are read from the database.", "kind", LOADS)?,
         users: names.gauge("load_users", "Users read by the running or last load.")?,
         users_expected: names.gauge("load_users_expected", "Users that the load expects; an estimate.")?,
         users_removed: names.counter(
@@ -276,7 +320,8 @@ fn audit_metrics(names: &Names<'_>) -> prometheus::Result<AuditMetrics> {
         foreign_writes: names.counters(
             "foreign_writes_total",
             "Users compared after a write by another program, by verdict.",
-            &["verdict"],
+            "verdict",
+            &["harmless", "healed", "observed", "absent"],
         )?,
         watching: names
             .gauge("foreign_writes_watched", "1 while every write to a followed key is announced.")?,
@@ -302,16 +347,33 @@ impl Names<'_> {
         register(self.registry, Gauge::with_opts(opts(name, help))?)
     }
 
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
-        register(self.registry, IntGaugeVec::new(opts(name, help), labels)?)
+    fn gauges(
+        &self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: &[&str],
+    ) -> prometheus::Result<IntGaugeVec> {
+        let gauges = register(self.registry, IntGaugeVec::new(opts(name, help), &[label])?)?;
+        values.iter().for_each(|value| drop(gauges.with_label_values(&[value])));
+        Ok(gauges)
     }
 
     fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
         register(self.registry, IntCounter::with_opts(opts(name, help))?)
     }
 
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
-        register(self.registry, IntCounterVec::new(opts(name, help), labels)?)
+    /// The values that are known stand at 0 from the beginning: a rate does not see a counter that begins at 1.
+    fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: &[&str],
+    ) -> prometheus::Result<IntCounterVec> {
+        let counters = register(self.registry, IntCounterVec::new(opts(name, help), &[label])?)?;
+        values.iter().for_each(|value| drop(counters.with_label_values(&[value])));
+        Ok(counters)
     }
 }
 

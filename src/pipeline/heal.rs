@@ -104,7 +104,7 @@ impl Pipeline {
                 tracing::warn!(%held, %reached, by = cure.label(), "redis lacks what it held or should hold");
             }
         }
-        self.tell_replaying();
+        self.tell_healing();
     }
 
     /// Every node took a checkpoint.
@@ -129,7 +129,7 @@ impl Pipeline {
         let seconds = since.elapsed().as_secs_f64();
         self.metrics.sink.heal_seconds.set(seconds);
         tracing::info!(seconds, by = cure.label(), "redis holds again what it lacked");
-        self.tell_replaying();
+        self.tell_healing();
     }
 
     /// Whether the last checkpoint is kept as it is to be kept; logged when it is new.
@@ -146,7 +146,8 @@ impl Pipeline {
         self.health.tell(|facts| facts.unkept = told);
     }
 
-    fn tell_replaying(&self) {
+    fn tell_healing(&self) {
+        self.metrics.sink.healing.set(i64::from(self.known.healing.is_some()));
         let replaying = matches!(self.known.healing, Some((Cure::Replay, _)));
         self.health.tell(|facts| facts.replaying = replaying);
     }

@@ -43,6 +43,7 @@ pub struct Budget {
 impl Budget {
     /// As the configuration has it.
     pub fn new(config: Arc<Config>, health: Arc<Health>, metrics: StreamMetrics) -> Budget {
+        count_gauge(&metrics.slot_retained_max_bytes, config.postgres.retained_wal_max);
         Budget { config, health, metrics, hand: Mutex::default(), owed: AtomicBool::new(false) }
     }
 
@@ -87,6 +88,7 @@ impl Budget {
         // A slot could never decode what was written before they held.
         preflight::refuse_obstacles(&preflight::beside_slot(&catalog, &self.config))?;
         anew::make(&self.config.postgres, &self.health).await?;
+        self.metrics.slots_made.inc();
         self.owed.store(false, Ordering::Relaxed);
         // What there is to wait for now is told by who waits for it.
         self.health.tell(|facts| facts.stream = StreamState::Starting);

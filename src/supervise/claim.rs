@@ -46,6 +46,7 @@ impl Supervisor {
                 // An ordinary connection that is kept for long holds up a smart shutdown.
                 drop(client);
                 let made = anew::make(postgres, pipeline.health()).await;
+                pipeline.metrics().stream.slots_made.inc_by(made.is_ok().into());
                 return made.map(|()| Turn::Again).map_err(|fault| self.bearable(fault));
             }
         }
