@@ -1,12 +1,14 @@
 //! What this instance knows of itself: the facts behind `/readyz` and `/healthz`, and how far Redis is.
 
 pub mod progress;
+pub mod pulse;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use progress::Progress;
+use pulse::Pulse;
 
 /// Why a position that was given up keeps this instance from being ready.
 const GIVEN_UP: &str = "the slot retained more WAL than postgres.retained_wal_max, and its position was given up: all \
@@ -19,6 +21,7 @@ pub struct Health {
     /// Commit time of the last transaction received, in microseconds as the server counts them; 0: none yet.
     last_commit: AtomicI64,
     progress: Progress,
+    pulse: Pulse,
 }
 
 /// The facts, each told by the part that knows it.
@@ -90,6 +93,11 @@ impl Health {
         &self.progress
     }
 
+    /// Whether the data loop turns.
+    pub fn pulse(&self) -> &Pulse {
+        &self.pulse
+    }
+
     /// All facts as of now.
     pub fn facts(&self) -> Facts {
         self.facts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
@@ -97,6 +105,11 @@ impl Health {
 }
 
 impl Facts {
+    /// Whether this instance waits for another one's slot, and could go on with it.
+    pub fn can_take_over(&self) -> bool {
+        self.stream == StreamState::Standby && self.redis_fault.is_none()
+    }
+
     /// Why this instance is not ready; empty when it is: streaming, loaded, complete, and the lag under `bound`.
     pub fn not_ready_because(&self, bound: Duration) -> Vec<String> {
         let mut reasons = Vec::new();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -62,12 +62,21 @@ async fn metrics(State(facts): State<Facts>) -> Response {
     }
 }
 
-async fn healthz() -> Response {
-    envelope(StatusCode::OK, "alive", json!({}))
+async fn healthz(State(facts): State<Facts>) -> Response {
+    match facts.health.pulse().is_hung() {
+        false => envelope(StatusCode::OK, "alive", json!({})),
+        true => envelope(StatusCode::SERVICE_UNAVAILABLE, "the data loop hangs: restart lockstep", json!({})),
+    }
 }
 
-async fn readyz(State(facts): State<Facts>) -> Response {
-    let reasons = facts.health.facts().not_ready_because(facts.ready_lag);
+/// With `?standby=ok` whoever waits for another instance's slot is ready too: it is so for those who update or move a
+/// pair, where the one could otherwise never go because the other is never ready.
+async fn readyz(State(facts): State<Facts>, RawQuery(query): RawQuery) -> Response {
+    let told = facts.health.facts();
+    if query.as_deref() == Some("standby=ok") && told.can_take_over() {
+        return envelope(StatusCode::OK, "waiting for the slot that another instance holds", json!({}));
+    }
+    let reasons = told.not_ready_because(facts.ready_lag);
     match reasons.as_slice() {
         [] => envelope(StatusCode::OK, "ready", json!({})),
         [first, ..] => envelope(StatusCode::SERVICE_UNAVAILABLE, first, json!({ "reasons": reasons })),

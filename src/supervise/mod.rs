@@ -121,7 +121,7 @@ impl Supervisor {
             }
             tokio::select! {
                 () = stopped(&mut stop) => break Ok(()),
-                () = tokio::time::sleep(outage.next_delay()) => {}
+                () = pipeline.health().pulse().while_waiting(tokio::time::sleep(outage.next_delay())) => {}
             }
         };
         if let Some(load) = load {
@@ -138,9 +138,10 @@ impl Supervisor {
         outage: &mut Outage,
     ) -> Result<ControlFlow<()>> {
         let mut stop = self.stop.clone();
+        let health = Arc::clone(pipeline.health());
         let turn = tokio::select! {
             () = stopped(&mut stop) => return Ok(ControlFlow::Break(())),
-            turn = self.start(pipeline, load) => turn?,
+            turn = health.pulse().while_waiting(self.start(pipeline, load)) => turn?,
         };
         outage.end();
         match turn {
@@ -163,10 +164,13 @@ impl Supervisor {
                 self.has_stood_by = true;
                 pipeline.health().tell(|facts| facts.stream = StreamState::Standby);
                 pipeline.health().progress().tell_standby();
+                pipeline.metrics().stream.forget_lag();
                 tracing::info!(pid, who, "another instance holds the slot; this one waits for it");
                 tokio::select! {
                     () = stopped(&mut stop) => Ok(ControlFlow::Break(())),
-                    free = standby::wait_for_slot(&self.config.postgres) => free.map(ControlFlow::Continue),
+                    free = health.pulse().while_waiting(standby::wait_for_slot(&self.config.postgres)) => {
+                        free.map(ControlFlow::Continue)
+                    }
                 }
             }
         }

@@ -49,7 +49,10 @@ impl Session<'_> {
                 landed = self.pipeline.lane.landed() => self.land(landed?),
                 () = tokio::time::sleep(CHECKPOINT_INTERVAL), if resting => {}
                 // The slot stays ours as long as it takes.
-                _ = status.tick() => self.queue_status(false),
+                _ = status.tick() => {
+                    self.pipeline.health.pulse().beat();
+                    self.queue_status(false);
+                }
                 ended = serve(&mut self.stream, false) => { ended?; }
                 _ = &mut server => return Ok(()),
                 () = &mut deadline => {

@@ -46,7 +46,9 @@ impl Session<'_> {
     /// stream goes on.
     pub(super) fn report(&mut self) -> Result<()> {
         self.pipeline.note_applied(self.tracker.applied_lsn());
+        self.pipeline.health.pulse().beat();
         let metrics = &self.pipeline.metrics.stream;
+        metrics.turned.set(clock::now().as_secs_f64());
         // What every node holds is no lag, though it is sent again.
         let replays = self.tracker.applied_lsn() < self.pipeline.known.held();
         let applied = self.tracker.applied_lsn().max(self.pipeline.known.held());
