@@ -16,6 +16,7 @@ use crate::health::Health;
 use crate::http;
 use crate::keyplan::KeyMap;
 use crate::metrics::Metrics;
+use crate::notify::Notifier;
 use crate::pipeline::asked::Questions;
 use crate::pipeline::{Ledger, Parts, Pipeline};
 use crate::resync::{self, Reader};
@@ -59,6 +60,8 @@ pub async fn run(config: Config, key_map: KeyMap, options: RunOptions) -> Result
         ready_lag: config.stream.ready_lag,
     };
     supervised(faults.clone(), http::serve(listener, facts));
+    let (told, ready_lag) = (Arc::clone(&health), config.stream.ready_lag);
+    supervised(faults.clone(), Notifier::serve(Notifier::from_environment(), told, ready_lag, stop.clone()));
 
     // Before Redis is reached: that may take long, and the slot retains WAL meanwhile.
     let budget = Arc::new(Budget::new(Arc::clone(&config), Arc::clone(&health), metrics.stream.clone()));
@@ -66,7 +69,7 @@ pub async fn run(config: Config, key_map: KeyMap, options: RunOptions) -> Result
 
     let key_map = Arc::new(key_map);
     let sink = tokio::select! {
-        sink = connect_sink(&config, sink_options(&config, &key_map, &metrics), &health) => sink?,
+        sink = health.pulse().while_waiting(connect_sink(&config, sink_options(&config, &key_map, &metrics), &health)) => sink?,
         _ = stop_of_start.wait_for(|stop| *stop) => return Ok(()),
     };
     supervised(faults.clone(), tell_redis_state(sink.state(), Arc::clone(&health)));

@@ -28,6 +28,7 @@
 //! | [`audit`] | notices what other programs write, compares it with the database, and has it written again |
 //! | [`health`] | the facts behind `/healthz` and `/readyz`, and how far Redis is for those who wait |
 //! | [`http`] | answers them, `/metrics`, and waits for a position |
+//! | [`notify`] | tells the service manager of them, and that the data loop turns |
 //!
 //! Leaves, which every room may import: [`lsn`], [`error`], [`backoff`], [`config`], [`metrics`]. A test
 //! (`tests/integration/architecture.rs`) holds this plan.
@@ -56,6 +57,7 @@ pub mod http;
 pub mod keyplan;
 pub mod lsn;
 pub mod metrics;
+pub mod notify;
 pub mod pgoutput;
 pub mod pipeline;
 pub mod preflight;

@@ -25,6 +25,7 @@ const LAW: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("metrics", &[]),
     ("health", &[]),
+    ("notify", &["health"]),
     // The stages, in the order data passes through them.
     ("pgoutput", &[]),
     ("txn", &["pgoutput"]),

@@ -14,6 +14,7 @@ mod architecture;
 mod cases;
 mod chaos;
 mod check;
+mod deploy;
 mod fuzz;
 mod harness;
 mod init;
