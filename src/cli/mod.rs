@@ -4,6 +4,7 @@
 mod check;
 mod demo;
 mod drop;
+mod health;
 mod init;
 mod logging;
 mod output;
@@ -44,6 +45,7 @@ enum Command {
     Run(run::Args),
     Resync(resync::Args),
     Status(status::Args),
+    Health(health::Args),
     Drop(drop::Args),
     Demo(demo::Args),
 }
@@ -93,6 +95,7 @@ async fn execute(command: Command, config: Config, key_map: KeyMap) -> Result<Ex
         Command::Run(args) => run::run(config, key_map, args).await,
         Command::Resync(args) => resync::run(&config, args).await,
         Command::Status(args) => status::run(&config, args).await,
+        Command::Health(args) => health::run(&config, args).await,
         Command::Drop(args) => drop::run(&config, args).await,
         Command::Demo(args) => demo::run(args).await,
     }

@@ -1,6 +1,8 @@
 //! What stands around the program: alerts, dashboard, runbook, container, Kubernetes, systemd. All of it is held against
 //! the running program or read by the tools that will read it.
 
+mod health;
+mod image;
 mod systemd;
 
 use std::path::{Path, PathBuf};

@@ -1,0 +1,36 @@
+//! The container image: what its text promises. That it builds is seen by whoever builds it.
+
+use super::{content, read, subcommands};
+
+#[test]
+fn the_image_has_no_shell_and_no_root_and_asks_the_program_for_its_health() {
+    let dockerfile = read("Dockerfile");
+    let last = dockerfile.rsplit("\nFROM ").next().expect("a stage");
+    assert!(last.starts_with("gcr.io/distroless/"), "{last}");
+    let user = last.lines().find_map(|line| line.strip_prefix("USER ")).expect("USER");
+    let ids: Vec<u32> = user.split(':').filter_map(|id| id.parse().ok()).collect();
+    assert!(
+        ids.len() == 2 && !ids.contains(&0),
+        "{user}: Kubernetes sees only of numbers that they are not root"
+    );
+    let check = last.lines().find(|line| line.starts_with("HEALTHCHECK")).expect("HEALTHCHECK");
+    let command = check.split("CMD ").nth(1).expect("CMD");
+    let command: Vec<String> = serde_json::from_str(command).expect("without a shell");
+    assert!(last.contains(&format!("ENTRYPOINT [{:?}]", command[0])), "{last}");
+    assert!(subcommands().contains(&command[1]), "{command:?}");
+}
+
+#[test]
+fn what_the_build_copies_is_sent_to_it() {
+    let (dockerfile, sent) = (read("Dockerfile"), read(".dockerignore"));
+    let copied = dockerfile.lines().filter_map(|line| line.strip_prefix("COPY "));
+    for line in copied.filter(|line| !line.starts_with("--from")) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        for source in &words[..words.len() - 1] {
+            assert!(sent.lines().any(|kept| kept == format!("!{source}")), "{source} is not sent");
+        }
+    }
+    // The layer of dependencies is built from these two alone.
+    assert!(dockerfile.contains("COPY Cargo.toml Cargo.lock ./\n"));
+    content(env!("CARGO_BIN_EXE_lockstep"), &["--version"]);
+}
