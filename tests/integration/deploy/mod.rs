@@ -1,8 +1,12 @@
 //! What stands around the program: alerts, dashboard, runbook, container, Kubernetes, systemd. All of it is held against
 //! the running program or read by the tools that will read it.
 
+mod alerts;
 mod health;
 mod image;
+mod prometheus;
+mod promql;
+mod runbook;
 mod systemd;
 
 use std::path::{Path, PathBuf};
