@@ -2,6 +2,8 @@
 //! the running program or read by the tools that will read it.
 
 mod alerts;
+mod compose;
+mod dashboard;
 mod health;
 mod image;
 mod prometheus;
