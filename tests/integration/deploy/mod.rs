@@ -6,6 +6,7 @@ mod compose;
 mod dashboard;
 mod health;
 mod image;
+mod kubernetes;
 mod prometheus;
 mod promql;
 mod runbook;
