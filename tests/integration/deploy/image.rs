@@ -1,6 +1,8 @@
 //! The container image: what its text promises. That it builds is seen by whoever builds it.
 
-use super::{content, read, subcommands};
+use std::collections::BTreeSet;
+
+use super::{content, path, read, subcommands};
 
 #[test]
 fn the_image_has_no_shell_and_no_root_and_asks_the_program_for_its_health() {
@@ -33,4 +35,27 @@ fn what_the_build_copies_is_sent_to_it() {
     // The layer of dependencies is built from these two alone.
     assert!(dockerfile.contains("COPY Cargo.toml Cargo.lock ./\n"));
     content(env!("CARGO_BIN_EXE_lockstep"), &["--version"]);
+}
+
+/// Every text in a folder and below.
+fn texts(folder: &std::path::Path) -> String {
+    let entries = std::fs::read_dir(folder).expect("a folder").flatten().map(|entry| entry.path());
+    let text = |path: std::path::PathBuf| match path.is_dir() {
+        true => texts(&path),
+        false => std::fs::read_to_string(path).unwrap_or_default(),
+    };
+    entries.map(text).collect()
+}
+
+#[test]
+fn every_variable_that_is_set_is_one_that_the_program_reads() {
+    let (read_by_it, set) = (texts(&path("src")), texts(&path("deploy")) + &read("Dockerfile"));
+    let names: BTreeSet<&str> = set
+        .split(|c: char| !c.is_ascii_uppercase() && c != '_')
+        .filter(|word| word.starts_with("LOCKSTEP_"))
+        .collect();
+    assert!(names.len() > 5, "{names:?}");
+    for name in names {
+        assert!(read_by_it.contains(&format!("\"{name}\"")), "nothing reads {name}");
+    }
 }
