@@ -20,6 +20,7 @@ pub async fn inject(trial: &mut Trial) {
             cluster.finish_move(slot_of(&key), from, to).await;
         }
     }
+    trial.cluster().eventually_whole().await;
 }
 
 async fn another_master(trial: &mut Trial, key: &str) -> usize {

@@ -36,14 +36,19 @@ impl Cluster {
         cluster
     }
 
-    /// Waits until every running node sees every slot served and every replica, and is linked if it is one.
+    /// Waits until every running node sees every slot served, at the same masters and none on its way, and every replica,
+    /// and is linked if it is one: a master that dies before its replica has heard of a slot takes the slot with it.
     pub async fn eventually_whole(&self) {
         let whole = eventually_ok(async || {
             let running: Vec<&Redis> = self.nodes.iter().filter(|node| node.is_running()).collect();
+            let mut views = Vec::new();
             for node in &running {
-                is_whole(node, running.len()).await?;
+                views.push(whole_view(node, running.len()).await?);
             }
-            Ok::<(), String>(())
+            match views.windows(2).all(|two| two[0] == two[1]) {
+                true => Ok(()),
+                false => Err(format!("{views:?}")),
+            }
         });
         whole.await.unwrap_or_else(|sees| panic!("the cluster does not become whole: {sees}"));
     }
@@ -251,16 +256,19 @@ impl Cluster {
     }
 }
 
-/// Else what this node sees of a cluster of so many.
-async fn is_whole(node: &Redis, running: usize) -> Result<(), String> {
+/// Who serves what, as this node sees it in a whole cluster of so many; else all that it sees.
+async fn whole_view(node: &Redis, running: usize) -> Result<BTreeMap<String, Vec<String>>, String> {
     let ask = async |command: &[&str]| node.call(command).await.text().unwrap_or_default();
     let (info, nodes) = (ask(&["CLUSTER", "INFO"]).await, ask(&["CLUSTER", "NODES"]).await);
     let replication = ask(&["INFO", "replication"]).await;
     let replicas = nodes.lines().filter(|line| line.contains("slave") && !line.contains("fail")).count();
     let served = info.contains("cluster_state:ok") && info.contains("cluster_slots_ok:16384");
     let linked = replication.contains("role:master") || replication.contains("master_link_status:up");
-    match served && linked && replicas + MASTERS == running {
-        true => Ok(()),
-        false => Err(format!("{} of {running} nodes sees\n{info}{nodes}{replication}", node.port())),
+    let on_its_way = nodes.contains("->-") || nodes.contains("-<-");
+    if !(served && linked && !on_its_way && replicas + MASTERS == running) {
+        return Err(format!("{} of {running} nodes sees\n{info}{nodes}{replication}", node.port()));
     }
+    // Id, address, flags, master, ping, pong, epoch, link; then what it serves.
+    let words = nodes.lines().map(|line| line.split(' ').map(str::to_owned).collect::<Vec<_>>());
+    Ok(words.filter(|words| words.len() > 8).map(|words| (words[0].clone(), words[8..].to_vec())).collect())
 }
