@@ -3,6 +3,7 @@
 mod audit;
 mod durability;
 mod duration;
+mod http;
 pub mod keys;
 mod mistake;
 pub mod postgres;
@@ -18,6 +19,7 @@ mod token;
 
 pub use audit::{Audit, ForeignWrites};
 pub use durability::Durability;
+pub use http::{Http, Tls};
 pub use keys::KeyMapSpec;
 pub use mistake::ConfigErrors;
 pub use postgres::{Endpoint, Postgres, TlsMode};
@@ -25,8 +27,6 @@ pub use redis::Redis;
 pub use secret::Secret;
 pub use tables::{TableKind, TableSpec, UserType};
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// Everything Lockstep can be told.
@@ -63,17 +63,6 @@ impl Config {
         let bytes = self.redis.replay_margin_bytes.min(self.postgres.retained_wal_max / 2);
         (self.redis.replay_margin, bytes)
     }
-}
-
-/// `[http]`
-#[derive(Debug, Clone)]
-pub struct Http {
-    /// Address to listen on.
-    pub listen: SocketAddr,
-    /// File that holds the operator's bearer token.
-    pub token_file: Option<PathBuf>,
-    /// The token it held at start.
-    pub token: Option<Secret>,
 }
 
 /// `[log]`

@@ -11,8 +11,8 @@ use tracing_subscriber::EnvFilter;
 use super::mistake::{ConfigErrors, Mistakes};
 use super::section::{Context, Found, Section, Source};
 use super::{
-    Config, Durability, Http, KeyMapSpec, Load, Log, LogFormat, Postgres, Redis, Stream, TableSpec, audit,
-    keys, postgres, read_tables, redis, token,
+    Config, Durability, KeyMapSpec, Load, Log, LogFormat, Postgres, Redis, Stream, TableSpec, audit, http,
+    keys, postgres, read_tables, redis,
 };
 use crate::error::Fault;
 
@@ -115,7 +115,7 @@ fn read_all<K>(
     let mut warnings = Vec::new();
     let postgres = read_postgres(context, root.section("postgres"), &mut warnings);
     let redis = read_redis(context, root.section("redis"), &mut warnings);
-    let http = read_http(context, root.section("http"));
+    let http = http::read(context, root.section("http"), &mut warnings);
     let log = read_log(context, root.section("log"));
     let stream = read_stream(root.section("stream"));
     let load = read_load(root.section("load"));
@@ -220,21 +220,6 @@ fn read_redis(context: &Context<'_>, mut section: Section<'_>, warnings: &mut Ve
             None
         }
     }
-}
-
-fn read_http(context: &Context<'_>, mut section: Section<'_>) -> Option<Http> {
-    let listen = section
-        .text_or_env("listen", "LOCKSTEP_HTTP_LISTEN")
-        .unwrap_or_else(|| Found { value: "127.0.0.1:9855".to_owned(), place: String::new() });
-    let listen =
-        section.parse("listen", Some(&listen), "give an address and a port, 127.0.0.1:9855 for example");
-    let token_file = section.text_or_env("token_file", "LOCKSTEP_HTTP_TOKEN_FILE");
-    section.finish();
-    let token = token_file.as_ref().map(|found| {
-        token::read(Path::new(&found.value)).map_err(|fault| context.mistakes.add_fault(&found.place, &fault))
-    });
-    let token = token.transpose().ok()?;
-    Some(Http { listen: listen?, token_file: token_file.map(|found| PathBuf::from(found.value)), token })
 }
 
 fn read_log(context: &Context<'_>, mut section: Section<'_>) -> Option<Log> {

@@ -27,6 +27,11 @@ impl Config {
         if let Some(file) = &self.http.token_file {
             out.text("token_file", &file.display().to_string());
         }
+        if let Some(tls) = &self.http.tls {
+            out.text("tls_cert_file", &tls.cert_file.display().to_string());
+            out.text("tls_key_file", &tls.key_file.display().to_string());
+        }
+        out.value("requests_per_second", self.http.requests_per_second.to_string());
         out.title("[log]");
         out.text(
             "format",
