@@ -181,7 +181,7 @@ impl Checker {
         let compares = Compares { heals, timed: Arc::clone(self.parts.ledger.timed()), found: tell };
         let Rows { snapshot, read_before, .. } = rows;
         let (plans, refused, compares) = (wrong, Vec::new(), Some(compares));
-        let chunk = |done| Chunk { plans, refused, snapshot, read_before, compares, done };
+        let chunk = |done| Chunk { plans, refused, snapshot, read_before, compares, told: None, done };
         let end = self.parts.reader.errand(|done| Errand::Chunk(chunk(done))).await?;
         match (end, told.await) {
             (ChunkEnd::Written, Ok(found)) => {

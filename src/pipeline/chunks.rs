@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use crate::balance::Refused;
 use crate::keyplan::{KeyPlan, Timed};
 use crate::lsn::{Lsn, Snapshot, Xid64};
-use crate::sink::Difference;
+use crate::sink::{Difference, Outcome};
 
 /// Rows read in one short REPEATABLE READ transaction on the primary.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub struct Chunk {
     pub read_before: Lsn,
     /// Only rows that Redis does not hold as they are are written; `None`: all of them.
     pub compares: Option<Compares>,
+    /// Told what became of each row, before the chunk is done, where somebody asks.
+    pub told: Option<oneshot::Sender<Vec<Outcome>>>,
     /// Told once the chunk is in Redis, or has to be read again.
     pub done: oneshot::Sender<ChunkEnd>,
 }
@@ -86,6 +88,10 @@ impl Chunks {
     pub fn ready(&mut self, applied: Lsn) -> Option<Chunk> {
         while let Some(index) = self.waiting.iter().position(|chunk| chunk.read_before <= applied) {
             let chunk = self.waiting.remove(index)?;
+            // Whoever gave up waiting may have said so.
+            if chunk.done.is_closed() {
+                continue;
+            }
             if self.truncates.values().all(|xid| chunk.snapshot.sees(*xid)) {
                 return Some(chunk);
             }
@@ -104,13 +110,14 @@ mod tests {
         let (done, end) = oneshot::channel();
         let snapshot = snapshot.parse().unwrap();
         let (plans, refused, read_before) = (Vec::new(), Vec::new(), Lsn(read_before));
-        (Chunk { plans, refused, snapshot, read_before, compares: None, done }, end)
+        (Chunk { plans, refused, snapshot, read_before, compares: None, told: None, done }, end)
     }
 
     #[test]
     fn a_chunk_waits_until_the_stream_has_applied_past_its_reading() {
         let mut chunks = Chunks::default();
-        chunks.push(chunk("10:10:", 100).0);
+        let (waiting, _end) = chunk("10:10:", 100);
+        chunks.push(waiting);
         assert!(chunks.wants_past(Lsn(99)) && chunks.ready(Lsn(99)).is_none());
         assert!(!chunks.wants_past(Lsn(100)) && chunks.ready(Lsn(100)).is_some());
         assert!(chunks.ready(Lsn(100)).is_none());
@@ -124,7 +131,20 @@ mod tests {
         chunks.push(before);
         assert!(chunks.ready(Lsn(100)).is_none());
         assert_eq!(end.try_recv(), Ok(ChunkEnd::ReadAgain));
-        chunks.push(chunk("13:20:", 100).0);
+        let (after, _end) = chunk("13:20:", 100);
+        chunks.push(after);
         assert!(chunks.ready(Lsn(100)).is_some(), "this one saw the empty table");
+    }
+
+    #[test]
+    fn a_chunk_that_nobody_waits_for_any_more_is_dropped() {
+        let mut chunks = Chunks::default();
+        let (left, end) = chunk("10:10:", 100);
+        let (waited_for, _end) = chunk("11:11:", 100);
+        chunks.push(left);
+        chunks.push(waited_for);
+        drop(end);
+        assert_eq!(chunks.ready(Lsn(100)).map(|chunk| chunk.snapshot.xmin), Some(Xid64(11)));
+        assert!(chunks.ready(Lsn(100)).is_none());
     }
 }

@@ -257,7 +257,7 @@ async fn rows(
     (present, in_gap): (Position, bool),
     stored: Option<Checkpoint>,
 ) -> Result<Landed> {
-    let Chunk { mut plans, snapshot, done, .. } = chunk;
+    let Chunk { mut plans, snapshot, told, done, .. } = chunk;
     let elsewhere = patiently(sink, async |sink| sink.elsewhere_otherwise(&plans).await).await?;
     let unseen = plans.iter_mut().zip(elsewhere).filter(|(plan, elsewhere)| *elsewhere && plan.rereads);
     unseen.for_each(|(plan, _)| tell_anyway(plan));
@@ -267,7 +267,10 @@ async fn rows(
     };
     let flight = Flight { plans, fencing: Fencing::Snapshot { snapshot, present }, checkpoint: stored };
     let applied = sink.apply(&flight).await;
-    // The reader may be gone: then nobody waits for the answer.
+    // The reader may be gone: then nobody waits for the answers.
+    if let (Some(told), Ok(outcomes)) = (told, &applied) {
+        let _ = told.send(outcomes.clone());
+    }
     let _ = done.send(if applied.is_ok() { ChunkEnd::Written } else { ChunkEnd::ReadAgain });
     let outcomes = applied?;
     // A user whose keys go was deleted in the gap.

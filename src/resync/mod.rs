@@ -62,7 +62,7 @@ impl Reader {
     pub async fn hand_in(&mut self, table: &Table, rows: Rows, kind: Kind) -> Result<ChunkEnd> {
         let (plans, refused) = self.plans(table, &rows, kind);
         let Rows { snapshot, read_before, .. } = rows;
-        let chunk = |done| Chunk { plans, refused, snapshot, read_before, compares: None, done };
+        let chunk = |done| Chunk { plans, refused, snapshot, read_before, compares: None, told: None, done };
         self.errand(|done| Errand::Chunk(chunk(done))).await
     }
 

@@ -80,7 +80,15 @@ pub async fn remove_absent(
             return Ok(0);
         }
         let read_before = seen.read_before;
-        let chunk = |done| Chunk { plans, refused: Vec::new(), snapshot, read_before, compares: None, done };
+        let chunk = |done| Chunk {
+            plans,
+            refused: Vec::new(),
+            snapshot,
+            read_before,
+            compares: None,
+            told: None,
+            done,
+        };
         let handed_in = reader.errand(|done| Errand::Chunk(chunk(done)));
         if lease.while_waiting(handed_in).await? == ChunkEnd::Written {
             return Ok(count);

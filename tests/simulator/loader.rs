@@ -246,7 +246,15 @@ impl Loader {
                 }
                 let chunk = |done| {
                     let refused = Vec::new();
-                    Errand::Chunk(Chunk { plans, refused, snapshot, read_before, compares: None, done })
+                    Errand::Chunk(Chunk {
+                        plans,
+                        refused,
+                        snapshot,
+                        read_before,
+                        compares: None,
+                        told: None,
+                        done,
+                    })
                 };
                 if self.reader.errand(chunk).await? == ChunkEnd::Written {
                     break;
