@@ -44,6 +44,20 @@ impl KeyMap {
         }
     }
 
+    /// The first hash that is written whether it exists or not, and the first string.
+    pub fn first_written(&self) -> (Option<&KeyTemplate>, Option<&KeyTemplate>) {
+        let hash = self.steps.iter().find_map(|step| match &step.action {
+            Action::Hash(hash) if !hash.if_exists => Some(hash.key),
+            _ => None,
+        });
+        let string = self.steps.iter().find_map(|step| match &step.action {
+            Action::String { key, .. } => Some(*key),
+            _ => None,
+        });
+        let template = |at: Option<usize>| at.and_then(|at| self.templates.get(at));
+        (template(hash), template(string))
+    }
+
     /// What holds the time of the event that wrote it, and so is another one after every reading.
     pub fn timed(&self) -> Timed {
         let is_time = |source: &Source| *source == Source::Time;

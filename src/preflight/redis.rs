@@ -151,15 +151,28 @@ fn of_step(action: &ActionSpec, user_type: &str) -> Vec<Vec<String>> {
         ActionSpec::Hash { key, .. } => {
             let writes: [&[&str]; 3] =
                 [&["HSET", "KEY", "f", "v"], &["HDEL", "KEY", "f"], &["UNLINK", "KEY"]];
-            let reads: [&[&str]; 4] =
-                [&["HGET", "KEY", "f"], &["HMGET", "KEY", "f"], &["HLEN", "KEY"], &["EXISTS", "KEY"]];
+            let reads: [&[&str]; 5] = [
+                &["HGET", "KEY", "f"],
+                &["HMGET", "KEY", "f"],
+                &["HLEN", "KEY"],
+                &["EXISTS", "KEY"],
+                &["TTL", "KEY"],
+            ];
             on(key, &[writes.as_slice(), reads.as_slice()].concat())
         }
         ActionSpec::String { key, .. } => {
-            on(key, &[&["SET", "KEY", "v"], &["GET", "KEY"], &["EXISTS", "KEY"], &["UNLINK", "KEY"]])
+            let commands: [&[&str]; 5] = [
+                &["SET", "KEY", "v"],
+                &["GET", "KEY"],
+                &["EXISTS", "KEY"],
+                &["TTL", "KEY"],
+                &["UNLINK", "KEY"],
+            ];
+            on(key, &commands)
         }
         ActionSpec::Delete { keys } => {
-            keys.iter().flat_map(|key| on(key, &[&["EXISTS", "KEY"], &["UNLINK", "KEY"]])).collect()
+            let commands: [&[&str]; 3] = [&["EXISTS", "KEY"], &["UNLINK", "KEY"], &["TTL", "KEY"]];
+            keys.iter().flat_map(|key| on(key, &commands)).collect()
         }
         ActionSpec::DeletePattern { key } => on(&key.replace('*', "x"), &[&["UNLINK", "KEY"]]),
         ActionSpec::Publish { .. } => Vec::new(),

@@ -72,12 +72,12 @@ impl<'p> Question<'p> {
     }
 
     /// The steps that are compared, each with the fields that are.
-    pub(super) fn asked(&self) -> &[(&'p Step, Vec<&'p [u8]>)] {
+    pub fn asked(&self) -> &[(&'p Step, Vec<&'p [u8]>)] {
         &self.asked
     }
 
     /// How many commands it takes.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.asked.len()
     }
 

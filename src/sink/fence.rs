@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::keyplan::KeyPlan;
-use crate::lsn::{Position, Snapshot, Xid64};
+use crate::lsn::{Lsn, Position, Snapshot, Xid64};
 
 /// Bytes of epoch, LSN and ordinal, which order fences.
 pub const POSITION_BYTES: usize = 32;
@@ -115,6 +115,41 @@ impl Fence {
     }
 }
 
+/// What a fence tells of the last write behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// The database history.
+    pub epoch: u32,
+    /// Where the write stood.
+    pub position: Position,
+    /// The transaction that made the row; `None` where the row was read from the database.
+    pub xid: Option<Xid64>,
+    /// Whether the user was deleted.
+    pub is_gone: bool,
+    /// The balance that was written.
+    pub balance: Option<Bytes>,
+}
+
+impl Written {
+    /// Reads a fence's text; `None` where it is none.
+    pub fn read(text: &Bytes) -> Option<Written> {
+        let hex = |from: usize, digits: usize| {
+            let digits = std::str::from_utf8(text.get(from..from + digits)?).ok()?;
+            u64::from_str_radix(digits, 16).ok()
+        };
+        let position = Position { commit_lsn: Lsn(hex(8, 16)?), ordinal: hex(24, 8)?.try_into().ok()? };
+        let mark = text.get(POSITION_BYTES + XID_BYTES)?;
+        let watched = text.get(POSITION_BYTES + XID_BYTES + 1..).unwrap_or_default();
+        Some(Written {
+            epoch: hex(0, 8)?.try_into().ok()?,
+            position,
+            xid: hex(POSITION_BYTES, XID_BYTES).map(Xid64),
+            is_gone: *mark == TOMBSTONE,
+            balance: read_watched(watched).into_iter().next().flatten(),
+        })
+    }
+}
+
 /// The values that [`text`] wrote; what cannot be read is not known.
 fn read_watched(mut text: &[u8]) -> Vec<Option<Bytes>> {
     let mut values = Vec::new();
@@ -139,7 +174,6 @@ pub fn snapshot_texts(snapshot: &Snapshot) -> [String; 3] {
 mod tests {
     use super::super::node::keyslot;
     use super::*;
-    use crate::lsn::Lsn;
 
     #[test]
     fn texts_order_as_the_places_they_stand_for() {
@@ -154,6 +188,22 @@ mod tests {
         assert!(at(1, 10, 9) < at(1, 10, 10));
         assert!(at(1, u64::MAX, 9) < at(2, 0, 0));
         assert!(at(1, 1 << 53, 0) < at(1, (1 << 53) + 1, 0), "digits that a double would lose");
+    }
+
+    #[test]
+    fn a_fence_tells_what_was_written_last() {
+        let mut plan = super::super::group::tests::plan(Vec::new());
+        plan.watched = vec![Some("10.5".into()), None];
+        let at = Position { commit_lsn: Lsn(0xab), ordinal: 7 };
+        let told = Written::read(&text(&plan, 3, at)).unwrap();
+        assert_eq!((told.epoch, told.position, told.xid), (3, at, plan.row_xid));
+        assert_eq!((told.is_gone, told.balance), (false, Some("10.5".into())));
+        (plan.row_xid, plan.deletes_user, plan.watched) = (None, true, vec![None]);
+        let told = Written::read(&text(&plan, 3, at)).unwrap();
+        assert_eq!((told.xid, told.is_gone, told.balance), (None, true, None));
+        for torn in ["", "1", "0000000100000000000000ab0000000x-------.", "x"] {
+            assert_eq!(Written::read(&torn.into()), None, "{torn}");
+        }
     }
 
     #[test]

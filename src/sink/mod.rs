@@ -17,11 +17,13 @@
 //! | `quarantine` | the record of what could not be applied as written |
 //! | `lease` | the key by which readers tell a fresh Redis from a frozen one |
 //! | `tracking` | what anybody writes, as Redis announces it |
+//! | `beside` | reading one user's keys, and whether each master works, beside all of this |
 //! | `stored`, `compare`, `expect` | what a row is written over, whether it need be written at all, what was written |
 //! | `acl` | what this user may do |
 
 mod acl;
 mod apply;
+mod beside;
 mod call;
 #[doc(hidden)]
 pub mod carrier;
@@ -61,9 +63,11 @@ use crate::keyplan::KeyPlan;
 use crate::lsn::{Lsn, Position, Snapshot};
 use crate::metrics::SinkMetrics;
 
-pub use compare::Difference;
+pub use beside::{Beside, Held, Seen, Wanted};
+pub use compare::{Difference, Question};
 pub use epochs::Epochs;
 pub use expect::{Expectation, Shape};
+pub use fence::Written;
 pub use keyspace::Walk;
 pub use lease::{Freshness, Renewed};
 pub use records::{LoadMark, NodeFacts, NodeRecord, Records};
