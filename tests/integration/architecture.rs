@@ -54,6 +54,7 @@ const LAW: &[(&str, &[&str])] = &[
             "catalog",
         ],
     ),
+    ("inspect", &["health", "pgoutput", "txn", "balance", "keyplan", "sink", "wire", "pipeline", "resync"]),
     ("audit", &["health", "balance", "keyplan", "sink", "wire", "pipeline", "resync", "catalog"]),
     (
         "supervise",
@@ -70,7 +71,7 @@ const LAW: &[(&str, &[&str])] = &[
             "preflight",
         ],
     ),
-    ("http", &["health", "catalog", "resync", "supervise"]),
+    ("http", &["health", "catalog", "resync", "inspect", "supervise"]),
     ("app", EVERYTHING),
     ("cli", EVERYTHING),
 ];
