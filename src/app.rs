@@ -14,6 +14,7 @@ use crate::config::{self, Config};
 use crate::error::{Error, Result};
 use crate::health::Health;
 use crate::http;
+use crate::inspect::Inspector;
 use crate::keyplan::KeyMap;
 use crate::metrics::Metrics;
 use crate::notify::Notifier;
@@ -54,12 +55,8 @@ pub async fn run(config: Config, key_map: KeyMap, options: RunOptions) -> Result
     let (faults, mut fault_inbox) = mpsc::channel(FAULTS);
 
     let listener = http::listen(&config.http).await?;
-    let facts = http::Facts {
-        health: Arc::clone(&health),
-        metrics: metrics.clone(),
-        ready_lag: config.stream.ready_lag,
-    };
-    supervised(faults.clone(), http::serve(listener, facts));
+    let facts = http::Facts::new(&config, &health, &metrics);
+    supervised(faults.clone(), http::serve(listener, facts.clone()));
     let (told, ready_lag) = (Arc::clone(&health), config.stream.ready_lag);
     supervised(faults.clone(), Notifier::serve(Notifier::from_environment(), told, ready_lag, stop.clone()));
 
@@ -85,6 +82,7 @@ pub async fn run(config: Config, key_map: KeyMap, options: RunOptions) -> Result
         health: Arc::clone(&health),
         pace: Arc::new(resync::Pace::new(config.load.users_per_second)),
     };
+    facts.inspect_by(Inspector::new(reader.clone(), sink.way()));
     let (asked, questions) = watch::channel(Questions::default());
     supervised(faults.clone(), resync::asked::serve(reader.clone(), questions));
     supervised(faults.clone(), resync::repair::repair(reader.clone(), repair_inbox));

@@ -26,8 +26,9 @@
 //! | [`supervise`] | takes the slot, compares what both sides remember, runs a session, and again |
 //! | [`resync`] | reads users beside the stream: the first load, single users again, resyncs that were asked for |
 //! | [`audit`] | notices what other programs write, compares it with the database, and has it written again |
+//! | [`inspect`] | one user for whoever asks: database and Redis side by side, and its keys written again |
 //! | [`health`] | the facts behind `/healthz` and `/readyz`, and how far Redis is for those who wait |
-//! | [`http`] | answers them, `/metrics`, and waits for a position |
+//! | [`http`] | answers them, `/metrics`, waits for a position, and what operators ask of Redis and of a user |
 //! | [`notify`] | tells the service manager of them, and that the data loop turns |
 //!
 //! Leaves, which every room may import: [`lsn`], [`error`], [`backoff`], [`config`], [`metrics`]. A test
@@ -54,6 +55,7 @@ pub mod config;
 pub mod error;
 pub mod health;
 pub mod http;
+pub mod inspect;
 pub mod keyplan;
 pub mod lsn;
 pub mod metrics;

@@ -9,7 +9,8 @@ use axum::response::Response;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Facts, envelope};
+use super::Facts;
+use super::envelope::envelope;
 use crate::health::progress::{MAX_WAITERS, Waited};
 use crate::lsn::Lsn;
 
@@ -47,27 +48,27 @@ pub(super) async fn wait(
     let arguments = arguments.map_err(|rejection| rejection.body_text());
     let (lsn, patience) = match arguments.and_then(|Query(arguments)| arguments.parse()) {
         Ok(understood) => understood,
-        Err(mistake) => return envelope(StatusCode::BAD_REQUEST, &mistake, json!({})),
+        Err(mistake) => return envelope(StatusCode::BAD_REQUEST, &mistake, &json!({})),
     };
     let data = |applied: Option<Lsn>| json!({ "lsn": lsn.to_string(), "applied_lsn": applied.map(|lsn| lsn.to_string()) });
     match facts.health.progress().wait(lsn, patience).await {
         Waited::Reached(applied) => {
-            envelope(StatusCode::OK, &format!("redis holds {lsn}"), data(Some(applied)))
+            envelope(StatusCode::OK, &format!("redis holds {lsn}"), &data(Some(applied)))
         }
         Waited::Late(applied) => {
             let message = match applied {
                 Some(applied) => format!("redis does not hold {lsn} yet: it is at {applied}"),
                 None => "this instance has no stream at the moment, or redis is away".to_owned(),
             };
-            envelope(StatusCode::GATEWAY_TIMEOUT, &message, data(applied))
+            envelope(StatusCode::GATEWAY_TIMEOUT, &message, &data(applied))
         }
         Waited::Standby => {
             let message = "another instance holds the slot: ask that one";
-            envelope(StatusCode::SERVICE_UNAVAILABLE, message, data(None))
+            envelope(StatusCode::SERVICE_UNAVAILABLE, message, &data(None))
         }
         Waited::Crowded => {
             let message = format!("{MAX_WAITERS} requests wait already");
-            envelope(StatusCode::TOO_MANY_REQUESTS, &message, data(None))
+            envelope(StatusCode::TOO_MANY_REQUESTS, &message, &data(None))
         }
     }
 }
