@@ -30,6 +30,7 @@ mod foreign_writers;
 mod freshness;
 mod gone;
 mod history;
+mod http;
 mod keys;
 mod large;
 mod load;
