@@ -23,7 +23,7 @@ use crate::wire::Lease;
 /// Longest time for the whole of it.
 const REFRESH: Duration = Duration::from_secs(10);
 /// Pause before a row is read again.
-const PAUSE: Duration = Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_millis(100);
 
 impl Inspector {
     /// Writes all keys of a user again, clears the derived ones, and publishes.

@@ -127,7 +127,7 @@ async fn every_question_that_is_none_is_told_in_an_envelope() {
         // Paths and methods.
         (404, "GET", "/".to_owned() + &long),
         (404, "GET", "/api".to_owned()),
-        (404, "GET", "/api/redis-health/user//consistency".to_owned()),
+        (400, "GET", of_user("", "")),
         (404, "GET", "/api/redis-health/user/7/consistency/".to_owned()),
         (404, "GET", "/api/redis-health/user/7/../../status".to_owned()),
         (404, "GET", "//api/redis-health/status".to_owned()),

@@ -286,3 +286,62 @@ async fn the_document_has_every_call_of_the_readme_and_no_other() {
     declared.sort();
     assert_eq!(told, declared);
 }
+
+/// Names and kinds of a JSON value, without what it says.
+fn form(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), form(value))).collect(),
+        Value::Array(items) => items.first().map(form).into_iter().collect(),
+        Value::String(_) => "text".into(),
+        Value::Number(_) => "number".into(),
+        Value::Bool(_) => "bool".into(),
+        Value::Null => Value::Null,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_examples_of_the_readme_are_answers() {
+    let world = world().await;
+    world.sql("UPDATE users SET account_number = 'ACC00000007' WHERE id = 7").await;
+    world.caught_up().await;
+    world.store.set("user_balance:live:7", "90.25").await;
+    let readme = include_str!("../../../../README.md");
+    let section =
+        readme.split("\n## HTTP\n").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("a section");
+    let mut examples = 0;
+    for block in section.split("```console\n").skip(1) {
+        let (command, shown) =
+            block.split("```").next().and_then(|block| block.split_once('\n')).expect("a command");
+        let method = if command.contains("-X POST") { "POST" } else { "GET" };
+        let address = command.split("127.0.0.1:9855").nth(1).expect("an address").trim_end_matches('"');
+        let (_, body) = world.lockstep.http(method, address).await.unwrap();
+        println!("{command}\n{body}");
+        let told: Value = serde_json::from_str(&body).unwrap();
+        // What is left out of an example is shown as a text of three dots.
+        let shown: Value = serde_json::from_str(shown).unwrap_or_else(|error| panic!("{error}: {shown}"));
+        assert_eq!(form(&pruned(&told, &shown)), form(&pruned(&shown, &told)), "{command}");
+        examples += 1;
+    }
+    assert!(examples >= 3, "{examples}");
+}
+
+/// Without what the other one shows as three dots.
+fn pruned(value: &Value, other: &Value) -> Value {
+    let dots = Value::from("...");
+    if *value == dots || *other == dots {
+        return Value::Null;
+    }
+    match (value, other) {
+        (Value::Object(fields), Value::Object(others)) => {
+            let field = |(name, value): (&String, &Value)| {
+                (name.clone(), pruned(value, others.get(name).unwrap_or(&Value::Null)))
+            };
+            fields.iter().map(field).collect()
+        }
+        (Value::Array(items), Value::Array(others)) => match (items.first(), others.first()) {
+            (Some(item), Some(other)) => vec![pruned(item, other)].into(),
+            _ => value.clone(),
+        },
+        _ => value.clone(),
+    }
+}

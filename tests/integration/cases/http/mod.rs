@@ -7,6 +7,7 @@ mod document;
 mod nodes;
 mod refresh;
 mod tls;
+mod visible;
 
 use std::time::Duration;
 
