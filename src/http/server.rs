@@ -37,7 +37,7 @@ const HEAD: Duration = Duration::from_secs(10);
 const HEAD_AT_ONCE: Duration = Duration::from_millis(500);
 /// How long a connection is kept.
 const LIFE: Duration = Duration::from_secs(600);
-/// How long one may go on after that with the answer that is due.
+/// How long one may go on after that with the answer that is due, and how long one is kept in the last places.
 const LAST_ANSWER: Duration = Duration::from_secs(45);
 /// How long a client that is sent away may take to read it.
 const GOODBYE: Duration = Duration::from_millis(500);
@@ -73,7 +73,13 @@ pub async fn listen(http: &config::Http) -> Result<Listener> {
 #[derive(Clone, Copy)]
 struct Manners {
     head: Duration,
+    life: Duration,
     keep_alive: bool,
+}
+
+impl Manners {
+    const USUAL: Manners = Manners { head: HEAD, life: LIFE, keep_alive: true };
+    const LAST_PLACE: Manners = Manners { head: HEAD_AT_ONCE, life: LAST_ANSWER, keep_alive: false };
 }
 
 /// Answers for ever.
@@ -98,9 +104,8 @@ pub(super) async fn serve(listener: Listener, router: Router) -> Result<()> {
             }
         };
         let take = |places: &Arc<Semaphore>| Arc::clone(places).try_acquire_owned().ok();
-        let place = take(&places).map(|place| (place, Manners { head: HEAD, keep_alive: true }));
-        let at_once = || Some((take(&last_places)?, Manners { head: HEAD_AT_ONCE, keep_alive: false }));
-        match place.or_else(at_once) {
+        let usual = take(&places).map(|place| (place, Manners::USUAL));
+        match usual.or_else(|| Some((take(&last_places)?, Manners::LAST_PLACE))) {
             Some((place, manners)) => {
                 tokio::spawn(attend(stream, listener.tls.clone(), router.clone(), (place, manners)));
             }
@@ -154,7 +159,7 @@ async fn converse(
     let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     tokio::pin!(connection);
     // A client that breaks off, or speaks no HTTP, has nobody to be told.
-    if timeout(LIFE, connection.as_mut()).await.is_err() {
+    if timeout(manners.life, connection.as_mut()).await.is_err() {
         connection.as_mut().graceful_shutdown();
         let _ = timeout(LAST_ANSWER, connection).await;
     }

@@ -159,24 +159,29 @@ impl Beside {
 
     /// Sends commands to one node; once more over a new connection where the old one had been closed.
     async fn ask(&self, address: &Address, commands: Vec<Command>) -> Result<Vec<Result<Reply, NodeError>>> {
+        let trouble = |error| Trouble { address: address.clone(), error };
+        let broken = |replies: &[Result<Reply, NodeError>]| {
+            let errors = replies.iter().filter_map(|reply| reply.as_ref().err());
+            errors.cloned().find(NodeError::ends_connection)
+        };
         let known = self.nodes().get(address).cloned();
         if let Some(node) = known {
             let replies = node.send(commands.clone()).await;
-            if !replies.iter().any(|reply| reply.as_ref().is_err_and(NodeError::ends_connection)) {
-                return Ok(replies);
+            match broken(&replies) {
+                None => return Ok(replies),
+                Some(NodeError::Disconnected(_)) => self.forget(address),
+                Some(error) => {
+                    self.forget(address);
+                    return Err(trouble(error).into());
+                }
             }
-            self.forget(address);
         }
-        let (login, database) = (&self.way.login, self.way.database);
-        let trouble = |error| Trouble { address: address.clone(), error };
-        let node = Node::connect(address, login, database).await.map_err(trouble)?;
+        let node = Node::connect(address, &self.way.login, self.way.database).await.map_err(trouble)?;
         let replies = node.send(commands).await;
-        if let Some(Err(error)) =
-            replies.iter().find(|reply| reply.as_ref().is_err_and(NodeError::ends_connection))
-        {
-            return Err(trouble(error.clone()).into());
-        }
-        self.nodes().insert(address.clone(), Arc::new(node));
+        match broken(&replies) {
+            None => self.nodes().insert(address.clone(), Arc::new(node)),
+            Some(error) => return Err(trouble(error).into()),
+        };
         Ok(replies)
     }
 

@@ -34,6 +34,17 @@ async fn the_rights_that_the_readme_lists_are_enough_for_everything(on: On) {
     let subscriber = world.subscriber().await;
     world.credit(7, "1").await;
     world.withdraw(7, "2").await;
+    world.caught_up().await;
+    for (method, call) in [
+        ("GET", "status"),
+        ("GET", "user/7/consistency"),
+        ("POST", "user/7/force-refresh"),
+        ("GET", "cluster-info"),
+    ] {
+        let answer =
+            world.lockstep.http(method, &format!("/api/redis-health/{call}")).await.expect("an answer");
+        assert_eq!(answer.0, 200, "{call}: {}", answer.1);
+    }
     world.user("live", 8, "5").await;
     world.sql("UPDATE users SET user_type = 'demo' WHERE id = 8").await;
     world.sql("UPDATE users SET wallet_balance = 'NaN' WHERE id = 7").await;
