@@ -161,8 +161,8 @@ impl Beside {
     async fn ask(&self, address: &Address, commands: Vec<Command>) -> Result<Vec<Result<Reply, NodeError>>> {
         let trouble = |error| Trouble { address: address.clone(), error };
         let broken = |replies: &[Result<Reply, NodeError>]| {
-            let errors = replies.iter().filter_map(|reply| reply.as_ref().err());
-            errors.cloned().find(NodeError::ends_connection)
+            let mut errors = replies.iter().filter_map(|reply| reply.as_ref().err());
+            errors.find(|error| error.ends_connection()).cloned()
         };
         let known = self.nodes().get(address).cloned();
         if let Some(node) = known {
