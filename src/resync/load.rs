@@ -17,6 +17,7 @@ use super::sweep;
 use super::table::{self, Table};
 use crate::backoff::Backoff;
 use crate::balance::Kind;
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::metrics::count_gauge;
 use crate::pipeline::ChunkEnd;
@@ -92,7 +93,7 @@ pub(super) async fn pass_over(
 pub async fn described(reader: &Reader) -> Result<Vec<(usize, Table)>> {
     let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LIMIT, 0);
     loop {
-        match describe(reader).await {
+        match describe(&reader.config).await {
             Err(fault) if fault.is_transient() => {
                 reader.note_fault(&fault, backoff.attempts());
                 tokio::time::sleep(backoff.next_delay()).await;
@@ -108,10 +109,14 @@ pub async fn described(reader: &Reader) -> Result<Vec<(usize, Table)>> {
     }
 }
 
-async fn describe(reader: &Reader) -> Result<Vec<(usize, Table)>> {
-    let client = wire::sql::connect(&reader.config.postgres).await?;
+/// Every table of users by its place in the configuration.
+///
+/// # Errors
+/// As [`table::describe`], and those of the connection.
+pub async fn describe(config: &Config) -> Result<Vec<(usize, Table)>> {
+    let client = wire::sql::connect(&config.postgres).await?;
     let mut tables = Vec::new();
-    for (index, spec) in reader.config.tables.iter().enumerate() {
+    for (index, spec) in config.tables.iter().enumerate() {
         if spec.is_users() {
             tables.push((index, table::describe(&client, spec).await?));
         }

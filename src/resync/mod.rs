@@ -69,18 +69,7 @@ impl Reader {
     /// What these rows do to Redis, and those that touch no key.
     pub fn plans(&mut self, table: &Table, rows: &Rows, kind: Kind) -> (Vec<KeyPlan>, Vec<Refused>) {
         let commit = self.commit_of(rows);
-        let (mut plans, mut refused) = (Vec::with_capacity(rows.rows.len()), Vec::new());
-        let position = Position { commit_lsn: rows.read_before, ordinal: 0 };
-        for row in &rows.rows {
-            match self.mapping.row_event(&table.relation, row, kind, &commit) {
-                Ok(event) => plans.push(self.key_map.plan(&event)),
-                Err(reason) => {
-                    let (table, commit) = (table.spec.to_string().into(), Arc::clone(&commit));
-                    refused.push(Refused { table, reason, commit, position });
-                }
-            }
-        }
-        (plans, refused)
+        plans(&mut self.mapping, &self.key_map, table, rows, kind, &commit)
     }
 
     /// What stands for a commit with rows that were read. It is none of the stream's: the rows' time is their own,
@@ -129,6 +118,29 @@ impl Reader {
         sent.map_err(|_| Error::definite("the pipeline stopped", ""))?;
         end.await.map_err(|_| Error::transient("the load begins again", ""))
     }
+}
+
+/// What rows do to Redis, and those that touch no key; `commit` stands for a commit with them.
+pub fn plans(
+    mapping: &mut Mapping,
+    key_map: &KeyMap,
+    table: &Table,
+    rows: &Rows,
+    kind: Kind,
+    commit: &Arc<CommitInfo>,
+) -> (Vec<KeyPlan>, Vec<Refused>) {
+    let (mut plans, mut refused) = (Vec::with_capacity(rows.rows.len()), Vec::new());
+    let position = Position { commit_lsn: rows.read_before, ordinal: 0 };
+    for row in &rows.rows {
+        match mapping.row_event(&table.relation, row, kind, commit) {
+            Ok(event) => plans.push(key_map.plan(&event)),
+            Err(reason) => {
+                let (table, commit) = (table.spec.to_string().into(), Arc::clone(commit));
+                refused.push(Refused { table, reason, commit, position });
+            }
+        }
+    }
+    (plans, refused)
 }
 
 /// What a failed statement about a followed table means: it may pass, whatever it is, since the table is
