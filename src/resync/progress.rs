@@ -54,10 +54,25 @@ impl Progress {
                 let mut last = last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 if last.elapsed() >= LOG_INTERVAL {
                     *last = Instant::now();
-                    tracing::info!(users, expected = self.expected, "{}", self.what);
+                    let (rate, left) = self.pace(users);
+                    tracing::info!(
+                        users,
+                        expected = self.expected,
+                        a_second = rate,
+                        seconds_left = left,
+                        "{}",
+                        self.what
+                    );
                 }
             }
         }
+    }
+
+    /// Users a second so far, and at that rate the seconds that are left; 0 where nothing is expected.
+    fn pace(&self, users: u64) -> (u64, u64) {
+        let millis = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
+        let rate = users.saturating_mul(1000) / millis;
+        (rate, self.expected.saturating_sub(users) / rate.max(1))
     }
 
     /// Ends with a line that says how many and how long.
