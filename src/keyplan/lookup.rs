@@ -32,6 +32,12 @@ impl KeyMap {
         Some((user_type, id, self.fate(at)))
     }
 
+    /// The first template that a key fits, as it was written.
+    pub fn template_of(&self, key: &str) -> Option<&str> {
+        let fits = self.templates.iter().find(|template| template.parse_key(key).is_some());
+        fits.map(KeyTemplate::text)
+    }
+
     fn fate(&self, template: usize) -> Fate {
         let expires = |step: &Step| match &step.action {
             Action::String { key, ttl, .. } => *key == template && ttl.is_some(),
@@ -100,6 +106,7 @@ mod tests {
         assert_eq!(map.whose("financial_summary:live:7:week"), Some(("live", "7", Fate::Deleted)));
         assert_eq!(map.whose("lockstep:fence:{live:7}"), None);
         assert_eq!(map.whose("user:{live:7}:session"), None);
+        assert_eq!(map.template_of("user_balance:live:7"), Some("user_balance:$type:$id"));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 
 use super::lanes::Trouble;
+use super::look::Finding;
 use super::node::Command;
 use super::reply::{NodeError, Reply};
 use super::slots::{Address, Topology};
@@ -114,6 +115,41 @@ impl<'p> Question<'p> {
         }
         (worst, balances)
     }
+
+    /// Everything that differs, in the order of the plan.
+    pub fn explain(&self, answers: &[Result<Reply, NodeError>]) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for ((step, fields), answer) in self.asked.iter().zip(answers) {
+            let (Some(key), false) = (step.key(), difference(step, fields, answer) == Difference::Equal)
+            else {
+                continue;
+            };
+            let whole = |wanted: Option<&Bytes>, held: Option<&Bytes>| {
+                let (wanted, held) = (wanted.cloned(), held.cloned());
+                Finding { key: key.clone(), field: None, wanted, held }
+            };
+            match (step, answer) {
+                (Step::Hash { set, .. }, Ok(answer))
+                    if answer.list().iter().any(|held| held.text().is_some()) =>
+                {
+                    for (name, held) in fields.iter().zip(answer.list()) {
+                        let wanted = set.iter().find(|(known, _)| known == name).map(|(_, value)| value);
+                        let (held, name) = (held.text(), Bytes::copy_from_slice(name));
+                        if held.map(|held| &**held) != wanted {
+                            let wanted = wanted.map(Bytes::copy_from_slice);
+                            let (key, held) = (key.clone(), held.cloned());
+                            findings.push(Finding { key, field: Some(name), wanted, held });
+                        }
+                    }
+                }
+                (Step::Set { value, .. }, answer) => {
+                    findings.push(whole(Some(value), answer.as_ref().ok().and_then(Reply::text)));
+                }
+                _ => findings.push(whole(None, None)),
+            }
+        }
+        findings
+    }
 }
 
 /// Every field that a step sets or removes.
@@ -189,7 +225,7 @@ impl Sink {
     }
 
     /// Sends each command to the owner of its key, all at once; the answers in the same order.
-    async fn read_all(
+    pub(super) async fn read_all(
         &mut self,
         commands: Vec<(&Bytes, Command)>,
     ) -> Result<Vec<Result<Reply, NodeError>>, Trouble> {

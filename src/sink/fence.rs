@@ -90,6 +90,12 @@ impl Fence {
         Fence { position, watched: known.then(|| read_watched(watched)) }
     }
 
+    /// The transaction of the last change of the row, as a fence's text tells it.
+    pub fn xid(text: &[u8]) -> Option<Xid64> {
+        let xid = text.get(POSITION_BYTES..POSITION_BYTES + XID_BYTES)?;
+        u64::from_str_radix(std::str::from_utf8(xid).ok()?, 16).ok().map(Xid64)
+    }
+
     /// Whether it stops a plan of the stream that stands at `position`.
     pub fn has_seen(&self, position: &[u8]) -> bool {
         *position <= *self.position
@@ -217,6 +223,7 @@ mod tests {
         let (first, written) = of([Some("1"), Some("a:2:b"), None]);
         let fence = Fence::parse(&written);
         assert!(fence.has_seen(&written[..POSITION_BYTES]));
+        assert_eq!((Fence::xid(&written), Fence::xid(b"no fence")), (first.row_xid, None));
         assert!(!fence.has_seen(b"00000001000000000000001000000003"));
         assert_eq!(fence.changed_by(&first), 0);
         assert_eq!(fence.changed_by(&of([Some("2"), Some("a:2:b"), None]).0), 0b001);

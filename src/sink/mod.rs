@@ -19,6 +19,7 @@
 //! | `tracking` | what anybody writes, as Redis announces it |
 //! | `beside` | reading one user's keys, and whether each master works, beside all of this |
 //! | `stored`, `compare`, `expect` | what a row is written over, whether it need be written at all, what was written |
+//! | `look` | what differs, for those who only look |
 //! | `acl` | what this user may do |
 
 mod acl;
@@ -39,6 +40,7 @@ mod key_set;
 mod keyspace;
 mod lanes;
 mod lease;
+mod look;
 pub mod node;
 mod proof;
 mod quarantine;
@@ -70,6 +72,7 @@ pub use expect::{Expectation, Shape};
 pub use fence::Written;
 pub use keyspace::Walk;
 pub use lease::{Freshness, Renewed};
+pub use look::{Finding, Look, told_where_to_look};
 pub use records::{LoadMark, NodeFacts, NodeRecord, Records};
 pub use tracking::{TrackedReader, Tracker, Way};
 
