@@ -25,6 +25,7 @@
 //! | [`setup`] | what `init` creates and `drop` removes, from the templates in `sql/` |
 //! | [`supervise`] | takes the slot, compares what both sides remember, runs a session, and again |
 //! | [`resync`] | reads users beside the stream: the first load, single users again, resyncs that were asked for |
+//! | [`verify`] | the whole database against the whole Redis, for those who only look |
 //! | [`audit`] | notices what other programs write, compares it with the database, and has it written again |
 //! | [`inspect`] | one user for whoever asks: database and Redis side by side, and its keys written again |
 //! | [`health`] | the facts behind `/healthz` and `/readyz`, and how far Redis is for those who wait |
@@ -68,4 +69,5 @@ pub mod setup;
 pub mod sink;
 pub mod supervise;
 pub mod txn;
+pub mod verify;
 pub mod wire;

@@ -7,14 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::backoff::Backoff;
-use crate::balance::{Kind, Reread};
 use crate::error::Result;
 use crate::metrics::AuditMetrics;
 use crate::pipeline::Ledger;
 use crate::resync::read::{self, Which};
 use crate::resync::table::Table;
 use crate::resync::{Pace, Reader, load};
-use crate::sink::Difference;
+use crate::verify::page::Planner;
 use crate::wire::Lease;
 
 use super::{Auditor, Tracked};
@@ -29,6 +28,7 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// Walks over all users.
 pub(super) struct Walker {
     reader: Reader,
+    planner: Planner,
     ledger: Arc<Ledger>,
     metrics: AuditMetrics,
     tracked: Tracked,
@@ -43,6 +43,7 @@ impl Walker {
     pub(super) fn new(auditor: &Auditor, tracked: Tracked) -> Walker {
         let rate = auditor.reader.config.audit.users_per_second;
         Walker {
+            planner: Planner::new(&auditor.reader.config, Arc::clone(&auditor.reader.key_map)),
             reader: auditor.reader.clone(),
             ledger: Arc::clone(&auditor.ledger),
             metrics: auditor.metrics.clone(),
@@ -105,18 +106,16 @@ impl Walker {
         let mut lease = Lease::new(&config.postgres);
         let up_to = read::hop(lease.client().await?, table, after.as_deref(), self.page_users).await?;
         let which = Which::Range { after, up_to: up_to.clone() };
-        let rows = read::read(lease.client().await?, table, &which).await?;
+        let page = self.planner.read(lease.client().await?, table, &which).await?;
         // Redis may be slow, and a smart shutdown of the server waits for every connection.
         drop(lease);
-        let (plans, _) = self.reader.plans(table, &rows, Kind::Reread(Reread::Heal));
         let Some(tracked) = self.tracked.borrow().clone() else { return Ok((0, up_to)) };
-        let differences = tracked.compare(&plans, self.ledger.timed()).await;
-        for (plan, difference) in plans.iter().zip(differences) {
-            if difference != Difference::Equal {
-                self.ledger.suspect(plan.user.clone(), Instant::now());
-            }
+        let found = tracked.compare(&page.plans, self.ledger.timed()).await;
+        for user in page.differing(&found) {
+            self.ledger.suspect(user.clone(), Instant::now());
         }
-        self.metrics.audited.inc_by(plans.len() as u64);
-        Ok((plans.len() as u64, up_to))
+        let users = page.plans.len() as u64;
+        self.metrics.audited.inc_by(users);
+        Ok((users, up_to))
     }
 }

@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand. Results go to standard output, the one error and the log to
 //! standard error.
 
+mod asking;
 mod check;
 mod demo;
 mod drop;
@@ -11,6 +12,7 @@ mod output;
 mod resync;
 mod run;
 mod status;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,7 +24,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::keyplan::KeyMap;
 use crate::metrics::Metrics;
-use crate::sink::{Options, Sink};
+use crate::sink::{self, Options, Sink};
 
 /// Keeps every Redis key that depends on a balance equal to PostgreSQL.
 #[derive(Debug, Parser)]
@@ -36,7 +38,7 @@ struct Cli {
 }
 
 const EXIT_CODES: &str =
-    "Exit codes: 0 done, 1 failed, 2 bad usage or configuration, 3 check found something";
+    "Exit codes: 0 done, 1 failed, 2 bad usage or configuration, 3 check or verify found something";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -44,6 +46,7 @@ enum Command {
     Check(check::Args),
     Run(run::Args),
     Resync(resync::Args),
+    Verify(verify::Args),
     Status(status::Args),
     Health(health::Args),
     Drop(drop::Args),
@@ -55,7 +58,7 @@ enum Command {
 enum Exit {
     /// All done.
     Done,
-    /// `check` found a precondition that does not hold.
+    /// `check` found a precondition that does not hold, or `verify` a difference.
     Found,
 }
 
@@ -94,6 +97,7 @@ async fn execute(command: Command, config: Config, key_map: KeyMap) -> Result<Ex
         Command::Check(args) => check::run(&config, args).await,
         Command::Run(args) => run::run(config, key_map, args).await,
         Command::Resync(args) => resync::run(&config, args).await,
+        Command::Verify(args) => verify::run(config, key_map, args).await,
         Command::Status(args) => status::run(&config, args).await,
         Command::Health(args) => health::run(&config, args).await,
         Command::Drop(args) => drop::run(&config, args).await,
@@ -115,11 +119,5 @@ async fn sink(config: &Config) -> Result<Sink> {
         slot: config.postgres.slot.clone(),
         metrics: Metrics::new()?.sink,
     };
-    Sink::connect(&config.redis, options).await.map_err(|error| match error {
-        // run waits for it to pass; who only looks is told where to look.
-        Error::Transient(fault) if fault.cure.is_empty() => {
-            Error::transient(fault.fact, "check that redis runs, and redis.url")
-        }
-        error => error,
-    })
+    Sink::connect(&config.redis, options).await.map_err(sink::told_where_to_look)
 }

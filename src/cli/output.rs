@@ -33,9 +33,22 @@ pub(super) fn bytes(count: u64) -> String {
     }
 }
 
+/// A number with a comma behind every third digit.
+pub(super) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let comma_before = |at: usize| at > 0 && (digits.len() - at).is_multiple_of(3);
+    let parts = digits.char_indices().flat_map(|(at, digit)| [comma_before(at).then_some(','), Some(digit)]);
+    parts.flatten().collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::bytes;
+    use super::{bytes, grouped};
+
+    #[test]
+    fn thousands_are_told_apart() {
+        assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+    }
 
     #[test]
     fn bytes_are_shown_in_the_largest_whole_unit() {

@@ -55,7 +55,8 @@ const LAW: &[(&str, &[&str])] = &[
         ],
     ),
     ("inspect", &["health", "pgoutput", "txn", "balance", "keyplan", "sink", "wire", "pipeline", "resync"]),
-    ("audit", &["health", "balance", "keyplan", "sink", "wire", "pipeline", "resync", "catalog"]),
+    ("verify", &["pgoutput", "txn", "balance", "keyplan", "sink", "wire", "resync", "catalog"]),
+    ("audit", &["health", "balance", "keyplan", "sink", "wire", "pipeline", "resync", "catalog", "verify"]),
     (
         "supervise",
         &[

@@ -53,6 +53,7 @@ mod tls;
 mod transactions;
 mod users;
 mod values;
+mod verify;
 mod visible;
 
 /// `user:{live:7}:config`
