@@ -10,6 +10,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod acceptance;
 mod architecture;
 mod cases;
 mod chaos;
