@@ -299,6 +299,37 @@ mod tests {
     }
 
     #[test]
+    fn what_differs_is_told_by_key_and_field() {
+        let plan = plan(steps());
+        let timed = Timed::default();
+        let question = Question::new(&plan, &timed);
+        let explained = |hash: Result<Reply, NodeError>, balance: Reply| {
+            let told = question.explain(&[hash, Ok(balance)]).into_iter().map(|finding| {
+                let text = |bytes: Option<Bytes>| bytes.map(|b| String::from_utf8_lossy(&b).into_owned());
+                (text(finding.field), text(finding.wanted), text(finding.held))
+            });
+            told.collect::<Vec<_>>()
+        };
+        let hash = |balance: Reply, email: Reply| Ok(Reply::List(vec![balance, email]));
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(explained(hash(text("10.5"), Reply::Nil), Reply::Nil), []);
+        assert_eq!(
+            explained(hash(Reply::Nil, Reply::Nil), text("10.5")),
+            [(None, None, None)],
+            "it is absent"
+        );
+        assert_eq!(explained(Err(NodeError::WrongType), text("10.5")), [(None, None, None)]);
+        assert_eq!(
+            explained(hash(text("9"), text("x")), text("8")),
+            [
+                (some("balance"), some("10.5"), some("9")),
+                (some("email"), None, some("x")),
+                (None, some("10.5"), some("8"))
+            ]
+        );
+    }
+
+    #[test]
     fn what_a_later_step_may_write_and_what_holds_the_time_is_left_out() {
         let key: Bytes = "user:{live:7}:config".into();
         let hash = |field: &str, guard| Step::Hash {

@@ -226,3 +226,57 @@ fn shown(finding: &Finding, key_map: &KeyMap, values: bool) -> Shown {
         redis: finding.held.as_ref().filter(|_| values).map(text),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{KeyMapSpec, TableSpec, keys};
+
+    fn found(id: u32, class: Class, keys: &[&str], uncertain: Option<&'static str>) -> Found<'static> {
+        let user = User { user_type: "live".into(), id: id.to_string().into(), numeric_id: true };
+        let finding = |key: &&str| Finding {
+            key: Bytes::from((*key).to_owned()),
+            field: None,
+            wanted: Some("1".into()),
+            held: Some("2".into()),
+        };
+        Found { user, class, findings: keys.iter().map(finding).collect(), uncertain }
+    }
+
+    fn key_map() -> KeyMap {
+        KeyMap::compile(&KeyMapSpec::from_toml(keys::BUILT_IN).unwrap(), &TableSpec::defaults()).unwrap()
+    }
+
+    #[test]
+    fn everybody_is_counted_once_by_what_is_the_matter() {
+        let (mut tally, map) = (Tally::new(false), key_map());
+        tally.users = 10;
+        tally.changing = 1;
+        tally.note(found(1, Class::Wrong, &["user_balance:live:1"], None), &map);
+        tally.note(found(2, Class::Absent, &["user:{live:2}:config"], None), &map);
+        tally.note(found(3, Class::Wrong, &["user_balance:live:3"], Some("nothing streams")), &map);
+        let keys = ["user_balance:live:9", "user:{live:9}:config"];
+        tally.note(found(9, Class::Orphaned, &keys, None), &map);
+        tally.note(found(9, Class::Orphaned, &keys[..1], None), &map);
+        tally.note(found(9, Class::Orphaned, &["user_stats:live:9"], None), &map);
+        let report = tally.report(Duration::from_secs(2));
+        assert_eq!((report.equal, report.absent, report.wrong, report.unconfirmed), (6, 1, 1, 1));
+        assert_eq!((report.orphaned_users, report.orphaned_keys, report.found.len()), (1, 3, 4));
+        assert_eq!(report.differences["user_balance:T:U"], 3);
+        assert_eq!((report.examples.len(), report.users_per_second), (5, 5.0));
+        assert!(report.examples.iter().flat_map(|e| &e.differences).all(|shown| shown.redis.is_none()));
+        assert!(!report.is_clean());
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_and_what_is_counted_is_not() {
+        let (mut tally, map) = (Tally::new(true), key_map());
+        for id in 0..20_000 {
+            tally.note(found(id, Class::Wrong, &[&format!("user_balance:live:{id}")], None), &map);
+        }
+        let report = tally.report(Duration::from_secs(1));
+        assert_eq!((report.wrong, report.found.len(), report.found_more), (20_000, MAX_FOUND, true));
+        assert_eq!(report.examples.len(), MAX_EXAMPLES);
+        assert_eq!(report.examples[0].differences[0].redis.as_deref(), Some("2"));
+    }
+}

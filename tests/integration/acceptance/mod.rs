@@ -63,7 +63,8 @@ async fn perform(world: &World, subscriber: &Subscriber, operation: Operation) -
 /// How long it took since then until Redis held everything, as an application learns it that waits for its commit.
 async fn reached(world: &World, since: Instant) -> Duration {
     let lsn = world.postgres.value("SELECT pg_current_wal_lsn()").await.expect("an LSN");
-    let answer = world.lockstep.http("GET", &format!("/api/redis-health/wait?lsn={lsn}&timeout_ms=30000")).await;
+    let answer =
+        world.lockstep.http("GET", &format!("/api/redis-health/wait?lsn={lsn}&timeout_ms=30000")).await;
     assert_eq!(answer.expect("an answer").0, 200);
     since.elapsed()
 }

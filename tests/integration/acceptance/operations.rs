@@ -220,7 +220,9 @@ fn endings() -> Vec<Operation> {
             ..Operation::new("delete the imported users", "DELETE FROM users WHERE id > 100")
         },
         Operation {
-            events: ["live:1", "live:2", "live:33"].map(|user| ("user_deleted", user.to_owned(), None)).into(),
+            events: ["live:1", "live:2", "live:33"]
+                .map(|user| ("user_deleted", user.to_owned(), None))
+                .into(),
             ..Operation::new("all users are truncated", "TRUNCATE users CASCADE")
         },
     ]
