@@ -28,6 +28,15 @@ struct Planner<'a> {
 impl KeyMap {
     /// What an event does to Redis.
     pub fn plan(&self, event: &Event) -> KeyPlan {
+        self.plan_of(event, event.kind != Kind::Loaded)
+    }
+
+    /// What an event does to keys; nothing is told of it.
+    pub fn plan_keys(&self, event: &Event) -> KeyPlan {
+        self.plan_of(event, false)
+    }
+
+    fn plan_of(&self, event: &Event, tells: bool) -> KeyPlan {
         let undecodable = event.doubt.as_ref().is_some_and(Doubt::is_whole);
         let is_sent = |fields: &[Field]| fields.iter().all(|field| field.value != Value::Unchanged);
         let time = match event.kind {
@@ -55,10 +64,10 @@ impl KeyMap {
         } else {
             self.steps.iter().filter(|step| !step.publishes()).for_each(|step| planner.write(step));
         }
-        if !undecodable && event.kind != Kind::Loaded {
+        if !undecodable && tells {
             self.steps.iter().filter(|step| step.publishes()).for_each(|step| planner.publish(step));
         }
-        let silent = undecodable || event.kind == Kind::Loaded;
+        let silent = undecodable || !tells;
         KeyPlan {
             user: event.user.clone(),
             position: event.position,

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use crate::balance::{Kind, Mapping, Refused};
+use crate::balance::{Event, Kind, Mapping, Refused};
 use crate::catalog::query_error;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -69,7 +69,8 @@ impl Reader {
     /// What these rows do to Redis, and those that touch no key.
     pub fn plans(&mut self, table: &Table, rows: &Rows, kind: Kind) -> (Vec<KeyPlan>, Vec<Refused>) {
         let commit = self.commit_of(rows);
-        plans(&mut self.mapping, &self.key_map, table, rows, kind, &commit)
+        let Reader { mapping, key_map, .. } = self;
+        plans(mapping, table, rows, (kind, &commit), |event| key_map.plan(event))
     }
 
     /// What stands for a commit with rows that were read. It is none of the stream's: the rows' time is their own,
@@ -120,20 +121,20 @@ impl Reader {
     }
 }
 
-/// What rows do to Redis, and those that touch no key; `commit` stands for a commit with them.
+/// What rows do to Redis, by `plan`, and those that touch no key; they count as of this kind, and the commit stands for
+/// one with them.
 pub fn plans(
     mapping: &mut Mapping,
-    key_map: &KeyMap,
     table: &Table,
     rows: &Rows,
-    kind: Kind,
-    commit: &Arc<CommitInfo>,
+    (kind, commit): (Kind, &Arc<CommitInfo>),
+    plan: impl Fn(&Event) -> KeyPlan,
 ) -> (Vec<KeyPlan>, Vec<Refused>) {
     let (mut plans, mut refused) = (Vec::with_capacity(rows.rows.len()), Vec::new());
     let position = Position { commit_lsn: rows.read_before, ordinal: 0 };
     for row in &rows.rows {
         match mapping.row_event(&table.relation, row, kind, commit) {
-            Ok(event) => plans.push(key_map.plan(&event)),
+            Ok(event) => plans.push(plan(&event)),
             Err(reason) => {
                 let (table, commit) = (table.spec.to_string().into(), Arc::clone(commit));
                 refused.push(Refused { table, reason, commit, position });

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 
 use super::lanes::Trouble;
 use super::look::Finding;
@@ -88,8 +88,15 @@ impl<'p> Question<'p> {
             let key = step.key()?;
             let command = match step {
                 Step::Hash { .. } => {
-                    let fields = fields.iter().map(|field| Bytes::copy_from_slice(field));
-                    Command::new("HMGET", std::iter::once(key.clone()).chain(fields).collect())
+                    // One allocation for all names: a walk over all users asks for dozens of each.
+                    let mut names = BytesMut::with_capacity(fields.iter().map(|field| field.len()).sum());
+                    let mut args = Vec::with_capacity(fields.len() + 1);
+                    args.push(key.clone());
+                    args.extend(fields.iter().map(|field| {
+                        names.put_slice(field);
+                        names.split().freeze()
+                    }));
+                    Command::new("HMGET", args)
                 }
                 Step::Set { .. } => Command::new("GET", vec![key.clone()]),
                 _ => Command::new("EXISTS", vec![key.clone()]),

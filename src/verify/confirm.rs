@@ -219,15 +219,8 @@ fn joined(suspects: Vec<Suspect>) -> Vec<Suspect> {
 /// Whether a user's row stayed as it was, or stayed away.
 fn same(before: &Rows, after: &Rows, user: &User) -> bool {
     match (before.plans.get(user), after.plans.get(user)) {
-        // What is published holds the position of the reading.
-        (Some(before), Some(after)) => {
-            let written = |plan: &KeyPlan| -> Vec<Step> {
-                plan.steps.iter().filter(|step| step.key().is_some()).cloned().collect()
-            };
-            written(before) == written(after)
-        }
-        (None, None) => true,
-        _ => false,
+        (Some(before), Some(after)) => before.steps == after.steps,
+        (before, after) => before.is_none() && after.is_none(),
     }
 }
 

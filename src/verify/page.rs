@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio_postgres::Client;
 
-use crate::balance::{Kind, Mapping, Reread, User};
+use crate::balance::{Event, Kind, Mapping, Reread, User};
 use crate::config::Config;
 use crate::error::Result;
 use crate::keyplan::{KeyMap, KeyPlan};
@@ -50,11 +50,11 @@ impl Planner {
     }
 
     fn page(&mut self, table: &Table, rows: &Rows) -> Page {
-        // Nothing of it is published, so that no time but the row's own is told.
         let (commit_lsn, xid) = (rows.read_before, rows.snapshot.xmax);
         let commit = Arc::new(CommitInfo { commit_lsn, time: PgTime(0), xid });
         let (Planner { mapping, key_map }, kind) = (self, Kind::Reread(Reread::Heal));
-        let (mut plans, refused) = resync::plans(mapping, key_map, table, rows, kind, &commit);
+        let plan = |event: &Event| key_map.plan_keys(event);
+        let (mut plans, refused) = resync::plans(mapping, table, rows, (kind, &commit), plan);
         for plan in plans.iter_mut().filter(|plan| plan.doubt.is_some()) {
             // What cannot be written as it is has no keys: readers ask the database.
             *plan = key_map.plan_absent(&plan.user);

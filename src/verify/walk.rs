@@ -16,8 +16,8 @@ use crate::resync::table::Table;
 use crate::sink::{Difference, Sink, told_where_to_look};
 use crate::wire::Lease;
 
-/// Users read in one transaction: what a reader holds of them is a few MB.
-const PAGE_USERS: usize = 500;
+/// Users read in one transaction: what a reader holds of them is two MB.
+const PAGE_USERS: usize = 250;
 
 /// A table, and which of its ranges is the next.
 struct Shelf {

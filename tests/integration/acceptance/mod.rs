@@ -1,6 +1,7 @@
 //! Every administrative operation of the platform, done by SQL beside a running instance; after each one every key, every
 //! event and the operator's endpoints are looked at. `tests/acceptance` prints the report.
 
+mod endpoints;
 mod operations;
 
 use std::collections::BTreeSet;
@@ -20,12 +21,17 @@ async fn every_administrative_operation_on_a_cluster() {
     all(On::Cluster).await;
 }
 
+/// After so many operations the program compares everything too.
+const VERIFIED_EVERY: usize = 10;
+
 /// What came of one operation.
 struct Row {
     name: &'static str,
-    /// Users in every key, when all was as the database has it.
+    /// Users whose keys were compared.
     users: usize,
     events: usize,
+    /// Calls of the operator that were answered as they should be.
+    calls: usize,
     /// From the answer of the database until Redis held everything.
     took: Duration,
     /// What was not as it should be.
@@ -33,11 +39,16 @@ struct Row {
 }
 
 async fn all(on: On) {
-    let world = World::running_as(Setup::on(on)).await;
+    // Behind the address and the token: the operator's calls are asked for more often than by a person.
+    let config = "requests_per_second = 1000".to_owned();
+    let world = World::running_as(Setup { config, ..Setup::on(on) }).await;
     let subscriber = world.subscriber().await;
     let mut rows = Vec::new();
     for operation in operations::all() {
         rows.push(perform(&world, &subscriber, operation).await);
+        if rows.len() % VERIFIED_EVERY == 0 {
+            world.lockstep.succeed(&["verify"]).await;
+        }
     }
     print(on, &rows);
     let failed: Vec<&str> = rows.iter().filter(|row| !row.faults.is_empty()).map(|row| row.name).collect();
@@ -55,9 +66,40 @@ async fn perform(world: &World, subscriber: &Subscriber, operation: Operation) -
     let heard = world.heard_all(subscriber).await;
     let heard = heard.get(before..).unwrap_or_default();
     faults.extend(misheard(&operation, heard));
+    let events = heard.len();
+    let asked = endpoints::ask(world, &concerned(&operation)).await;
+    faults.extend(asked.faults);
+    faults.extend(refreshes(world, subscriber, before + events, &asked.refreshed).await);
     let users = world.postgres.value("SELECT count(*) FROM users").await;
     let users = users.and_then(|users| users.parse().ok()).expect("a number of users");
-    Row { name: operation.name, users, events: heard.len(), took, faults }
+    Row { name: operation.name, users, events, calls: asked.good, took, faults }
+}
+
+/// Whose endpoints are asked: who is named, else one of those who are told of, else somebody.
+fn concerned(operation: &Operation) -> Vec<&str> {
+    let told = || operation.events.iter().map(|(_, user, _)| user.as_str()).take(1).collect::<Vec<_>>();
+    let named: BTreeSet<&str> = operation.users.iter().copied().collect();
+    let concerned = if named.is_empty() { told() } else { named.into_iter().collect() };
+    if concerned.is_empty() { vec!["live:1"] } else { concerned }
+}
+
+/// What is wrong about the events of those who were written again: one on each channel.
+async fn refreshes(world: &World, subscriber: &Subscriber, before: usize, users: &[String]) -> Vec<String> {
+    let heard = world.heard_all(subscriber).await;
+    let heard = heard.get(before..).unwrap_or_default();
+    let told = |user: &String, channel: &str| {
+        let of = |heard: &&Heard| heard.user() == *user && heard.channel == channel;
+        let kinds: Vec<&str> = heard.iter().filter(of).map(|heard| heard.text("operation_type")).collect();
+        kinds == ["force_refresh"]
+    };
+    let silent = users.iter().filter(|user| !told(user, USER_UPDATES) || !told(user, BALANCE_UPDATES));
+    let mut faults: Vec<String> =
+        silent.map(|user| format!("the refresh of {user} was not told once")).collect();
+    if heard.len() != 2 * users.len() {
+        faults.push(format!("{} events after {} refreshes", heard.len(), users.len()));
+    }
+    faults.extend(world.differences().await);
+    faults
 }
 
 /// How long it took since then until Redis held everything, as an application learns it that waits for its commit.
@@ -105,10 +147,11 @@ fn misheard(operation: &Operation, heard: &[Heard]) -> Vec<String> {
 }
 
 fn print(on: On, rows: &[Row]) {
-    println!("\n{:<42} {:>6} {:>7} {:>7}", format!("operation ({on:?})"), "users", "events", "ms");
-    for Row { name, users, events, took, faults } in rows {
+    let operation = format!("operation ({on:?})");
+    println!("\n{operation:<42} {:>6} {:>7} {:>9} {:>7}", "users", "events", "endpoints", "ms");
+    for Row { name, users, events, calls, took, faults } in rows {
         let verdict = if faults.is_empty() { "" } else { "  WRONG" };
-        println!("{name:<42} {users:>6} {events:>7} {:>7.1}{verdict}", took.as_secs_f64() * 1e3);
+        println!("{name:<42} {users:>6} {events:>7} {calls:>9} {:>7.1}{verdict}", took.as_secs_f64() * 1e3);
         faults.iter().for_each(|fault| println!("    {fault}"));
     }
 }
