@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `page` | a page of users as the plans that their keys should follow; the continuous audit reads by it too |
 //! | `walk` | every user of every table, by several readers |
+//! | `known` | who was found in the database, in little memory |
 //! | `orphans` | every key in Redis: whose user is gone |
 //! | `confirm` | whoever differs, looked at again until it is certain |
 //! | `passed` | waits for the stream to pass a position, as the checkpoints in Redis tell |
@@ -14,6 +15,7 @@
 //! no transaction that Redis already holds was still invisible; and that twice in a row.
 
 mod confirm;
+mod known;
 mod orphans;
 pub mod page;
 mod passed;
@@ -103,8 +105,11 @@ impl Verifier {
         let begun = Instant::now();
         let mut looks = JoinSet::new();
         looks.spawn(Confirmer::new(parts.clone()).run(inbox));
-        walk::spawn(&parts, &mut looks);
-        looks.spawn(orphans::look(parts.clone()));
+        let looker = parts.clone();
+        looks.spawn(async move {
+            let known = walk::all(&looker).await?;
+            orphans::look(looker, &known).await
+        });
         finished(parts, looks, begun).await
     }
 

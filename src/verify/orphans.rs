@@ -1,4 +1,4 @@
-//! Every key in Redis that the key map names: those whose user no table holds are looked at again.
+//! Every key in Redis that the key map names: those whose user was not found, and is held by no table, are looked at again.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use bytes::Bytes;
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
+use super::known::Known;
 use super::{Parts, Patience, READERS};
 use crate::balance::User;
 use crate::catalog::query_error;
@@ -23,14 +24,15 @@ const BATCH_USERS: usize = 1_000;
 const EVERY_KEY: &[u8] = b"*";
 
 /// Looks at every key once.
-pub(super) async fn look(parts: Parts) -> Result<()> {
+pub(super) async fn look(parts: Parts, known: &Known) -> Result<()> {
+    tracing::info!("looking for keys of nobody");
     let config = Arc::clone(&parts.config);
     let mut lease = Lease::new(&config.postgres);
     let mut patience = Patience::new(READERS);
     let mut sink = None;
     let mut place = Some(Walk::new());
     while let Some(walk) = &place {
-        match step(&parts, &mut lease, &mut sink, walk.clone()).await {
+        match step((&parts, known), &mut lease, &mut sink, walk.clone()).await {
             Ok(next) => {
                 place = next;
                 patience.end();
@@ -46,7 +48,7 @@ pub(super) async fn look(parts: Parts) -> Result<()> {
 
 /// Looks at the next keys; where the walk goes on.
 async fn step(
-    parts: &Parts,
+    (parts, known): (&Parts, &Known),
     lease: &mut Lease<'_>,
     sink: &mut Option<Sink>,
     walk: Walk,
@@ -57,7 +59,7 @@ async fn step(
     };
     let seen = lease.while_waiting(sink.walk(EVERY_KEY, walk)).await;
     let (keys, next) = seen.map_err(told_where_to_look)?;
-    let found: Vec<(User, Vec<Bytes>)> = whose(parts, keys).into_iter().collect();
+    let found: Vec<(User, Vec<Bytes>)> = whose(parts, known, keys).into_iter().collect();
     for found in found.chunks(BATCH_USERS) {
         let users: Vec<&User> = found.iter().map(|(user, _)| user).collect();
         let held = held(lease, &parts.tables, &users).await?;
@@ -69,12 +71,15 @@ async fn step(
     Ok(next)
 }
 
-/// The keys of each user whom a table that is wanted may hold; those of other programs are nobody's.
-fn whose(parts: &Parts, keys: Vec<Bytes>) -> HashMap<User, Vec<Bytes>> {
+/// The keys of each user who was not found and whom a table that is wanted may hold; those of other programs are nobody's.
+fn whose(parts: &Parts, known: &Known, keys: Vec<Bytes>) -> HashMap<User, Vec<Bytes>> {
     let mut found: HashMap<User, Vec<Bytes>> = HashMap::new();
     for key in keys {
         let whose = std::str::from_utf8(&key).ok().and_then(|key| parts.key_map.parse_key(key));
         let Some((user_type, id)) = whose else { continue };
+        if known.holds(user_type, id) {
+            continue;
+        }
         let wanted = |table: &&Table| parts.wants(table) && sweep::may_hold(table, user_type);
         if !parts.tables.iter().any(|table| wanted(&table)) {
             continue;

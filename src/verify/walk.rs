@@ -6,8 +6,9 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
+use super::known::Known;
 use super::page::Planner;
-use super::{Parts, Patience, READERS};
+use super::{Parts, Patience, READERS, died};
 use crate::error::Result;
 use crate::resync::cursor::{Cursor, Range};
 use crate::resync::progress::Progress;
@@ -25,34 +26,35 @@ struct Shelf {
     cursor: Mutex<Cursor>,
 }
 
-/// Starts the readers.
-pub(super) fn spawn(parts: &Parts, readers: &mut JoinSet<Result<()>>) {
+/// Compares them all; who they are.
+pub(super) async fn all(parts: &Parts) -> Result<Known> {
     let tables = parts.tables.iter().filter(|table| parts.wants(table));
     let shelf = |table: &Table| Shelf { table: table.clone(), cursor: Mutex::new(Cursor::new(None)) };
     let shelves: Arc<[Shelf]> = tables.map(shelf).collect();
     let expected = shelves.iter().map(|shelf| shelf.table.expected_rows).sum();
-    let progress = Arc::new(Ended(Progress::start("comparing users", expected)));
+    let progress = Arc::new(Progress::start("comparing users", expected));
+    let known = Arc::new(Mutex::new(Known::expecting(expected)));
+    let mut readers = JoinSet::new();
     for number in 0..READERS {
-        let planner = parts.planner();
-        let (parts, shelves, progress) = (parts.clone(), Arc::clone(&shelves), Arc::clone(&progress));
-        readers.spawn(Reader { parts, planner, shelves, progress, number, sink: None }.run());
+        let (planner, parts, known) = (parts.planner(), parts.clone(), Arc::clone(&known));
+        let (shelves, progress) = (Arc::clone(&shelves), Arc::clone(&progress));
+        readers.spawn(Reader { parts, planner, shelves, progress, known, number, sink: None }.run());
     }
-}
-
-/// Says how long it took when the last reader is gone.
-struct Ended(Progress);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        self.0.finish();
+    while let Some(ended) = readers.join_next().await {
+        ended.map_err(|_| died())??;
     }
+    progress.finish();
+    let mut known = std::mem::take(&mut *known.lock().await);
+    known.sort();
+    Ok(known)
 }
 
 struct Reader {
     parts: Parts,
     planner: Planner,
     shelves: Arc<[Shelf]>,
-    progress: Arc<Ended>,
+    progress: Arc<Progress>,
+    known: Arc<Mutex<Known>>,
     number: usize,
     /// `None` before the first page.
     sink: Option<Sink>,
@@ -112,7 +114,8 @@ impl Reader {
             tally.users += users;
             tally.without_keys += page.without_keys as u64;
         }
-        self.progress.0.add(users);
+        self.known.lock().await.extend(page.plans.iter().map(|plan| &plan.user));
+        self.progress.add(users);
         drop(page);
         lease.while_waiting(self.parts.pace.take(users)).await;
         Ok(())

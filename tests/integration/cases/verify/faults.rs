@@ -40,6 +40,7 @@ async fn a_side_that_is_away_is_a_fact_and_a_cure() {
     let ended = world.lockstep.finish(&["verify"]).await;
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{ended:?}");
     assert!(ended.stderr.contains("check that redis runs, and redis.url"), "{}", ended.stderr);
+    world.store.single().start_again().await;
     world.postgres.stop(Mode::Fast).await;
     let ended = world.lockstep.finish(&["verify"]).await;
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{ended:?}");
