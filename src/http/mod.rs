@@ -123,7 +123,9 @@ async fn metrics(State(facts): State<Facts>) -> Response {
 async fn healthz(State(facts): State<Facts>) -> Response {
     match facts.health.pulse().is_hung() {
         false => envelope(StatusCode::OK, "alive", &json!({})),
-        true => envelope(StatusCode::SERVICE_UNAVAILABLE, "the data loop hangs: restart lockstep", &json!({})),
+        true => {
+            envelope(StatusCode::SERVICE_UNAVAILABLE, "the data loop hangs: restart lockstep", &json!({}))
+        }
     }
 }
 

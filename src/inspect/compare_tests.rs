@@ -43,7 +43,12 @@ fn row() -> Row {
     let mut mapping = Mapping::new(&TableSpec::defaults());
     let event = mapping.row_event(&relation, &tuple, kind, &Arc::new(commit)).unwrap();
     let plan = key_map().plan(&event);
-    let rows = Rows { snapshot: "20:20:".parse().unwrap(), rows: vec![tuple], read_before: READ_BEFORE };
+    let rows = Rows {
+        snapshot: "20:20:".parse().unwrap(),
+        rows: vec![tuple],
+        read_before: READ_BEFORE,
+        is_flushed: true,
+    };
     Row { rows, event, plan, times: vec!["created_at".into()] }
 }
 

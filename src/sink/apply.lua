@@ -17,7 +17,8 @@
 -- published before its fence is stored, and no fence is stored before its keys are.
 --
 -- Reply, a line for each plan: a applied, u applied as user_update (both may be followed by the number of keys
--- of another type that were replaced, and by k where a guard kept keys that were to go), s skipped, w not tried,
+-- of another type that were replaced, and by k where a guard kept keys that were to go), s skipped (followed by the
+-- fence's epoch where that is a later one), w not tried,
 -- !CODE not done because of Redis' state,
 -- ?CODE refused: the fence is written, and the user's keys are deleted; or they are right, and one channel took the
 -- event which another refuses.
@@ -170,7 +171,7 @@ end
 local function apply(number, plan, layout, k, a)
   local old, new, after = fences[KEYS[number]], plan[2], plan[3]
   if after ~= '' and (not old or sub(old, 1, 32) < after) then return 'w' end
-  if stopped(old, new) then return 's' end
+  if stopped(old, new) then return sub(old, 1, 8) > sub(new, 1, 8) and 's' .. sub(old, 1, 8) or 's' end
   local changed
   fence, changed = merge(old, new, layout[1])
   local event, result = ARGV[a + 1], 'a'
@@ -250,7 +251,7 @@ local function apply_all()
       doom(k, layout[2])
     end
     out[number] = result
-    if result ~= 's' and result ~= 'w' then
+    if not find(result, '^[sw]') then
       before[number] = fences[key]
       fences[key] = fence
     end

@@ -117,6 +117,13 @@ impl Sink {
             match self.attempt(flight, &mut run).await {
                 Ok(Attempt::Done) => break,
                 Ok(Attempt::Uncompared) => return Err(self.uncompared()),
+                Err(Trouble { error: NodeError::LaterEpoch(epoch), .. }) => {
+                    match self.has_forgotten(epoch).await {
+                        Ok(true) => return Err(self.uncompared()),
+                        Ok(false) => {}
+                        Err(trouble) => self.pause(trouble, &mut outage).await,
+                    }
+                }
                 Err(trouble) => {
                     let eager = matches!(
                         trouble.error,
@@ -326,6 +333,14 @@ impl Sink {
                         work.kept = kept;
                     }
                 }
+                // Of a history that somebody else has begun: an old instance is stopped by it, and that is all.
+                Verdict::Later(epoch) if epoch <= self.epoch().max(self.other_epoch) => {
+                    progress = true;
+                    if let Some(work) = works.get_mut(*index) {
+                        work.outcome = Some(Outcome::Skipped);
+                    }
+                }
+                Verdict::Later(epoch) => failed = Some(NodeError::LaterEpoch(epoch)),
                 Verdict::NotTried => {}
                 Verdict::Failed(error) => failed = Some(error),
             }

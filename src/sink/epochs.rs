@@ -1,5 +1,11 @@
 //! Which epoch a fence is of.
 
+use super::Sink;
+use super::lanes::Trouble;
+use super::node::Command;
+use super::proof::StoredCheckpoint;
+use super::records::EPOCH_KEY;
+use super::reply::{NodeError, Reply};
 use crate::lsn::Lsn;
 
 /// The epoch of each position of the stream.
@@ -22,6 +28,38 @@ impl Epochs {
     /// Of an event or row at `lsn`.
     pub fn at(self, lsn: Lsn) -> u32 {
         self.now.saturating_sub(u32::from(lsn < self.fork))
+    }
+}
+
+impl Sink {
+    /// Whether Redis has lost the epoch that a fence is of, and the fences alone are left: then this process knows it from
+    /// here on, and the records are to be compared. Else somebody has begun it, and what it stops is to be skipped.
+    pub(super) async fn has_forgotten(&mut self, epoch: u32) -> Result<bool, Trouble> {
+        let key = self.lanes.call(EPOCH_KEY.as_bytes(), Command::fixed("GET", &[EPOCH_KEY])).await;
+        let mut known = text_of(key)?.and_then(|reply| reply.utf8()?.parse().ok());
+        for (address, key, _) in self.checkpoint_keys() {
+            let held = self.lanes.ask(&address, Command::new("GET", vec![key])).await;
+            let stored = text_of(held)?
+                .and_then(|reply| serde_json::from_slice::<StoredCheckpoint>(reply.text()?).ok());
+            known = known.max(stored.and_then(|stored| stored.epoch));
+        }
+        let has_forgotten = known < Some(epoch);
+        if has_forgotten {
+            tracing::warn!(epoch, "fences are of an epoch that redis has forgotten: it lost what it held");
+            self.kept_epoch = self.kept_epoch.max(Some(epoch));
+            self.lanes.doubt();
+        } else {
+            self.other_epoch = epoch;
+        }
+        Ok(has_forgotten)
+    }
+}
+
+/// Nothing where the key is of another type.
+fn text_of(answer: Result<Reply, Trouble>) -> Result<Option<Reply>, Trouble> {
+    match answer {
+        Err(Trouble { error: NodeError::WrongType, .. }) => Ok(None),
+        answer => answer.map(Some),
     }
 }
 

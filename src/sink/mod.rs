@@ -161,8 +161,10 @@ pub struct Sink {
     derived: derived::Derived,
     /// `None`: neither Redis nor this process has one yet.
     epoch: Option<u32>,
-    /// The epoch that Redis was last known to keep.
+    /// The highest epoch that Redis was known to keep.
     kept_epoch: Option<u32>,
+    /// One that another instance has begun; zero where none has.
+    other_epoch: u32,
     /// Where the epoch begins, if the stream begins before; else zero.
     fork: Lsn,
     /// The generation up to which the records were read.
@@ -216,6 +218,7 @@ impl Sink {
             derived: derived::Derived::new(options.derived_prefixes, options.metrics.clone()),
             epoch: None,
             kept_epoch: None,
+            other_epoch: 0,
             fork: Lsn::ZERO,
             compared: 0,
             forgiven: 0,

@@ -11,7 +11,7 @@ use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 
 /// The epoch of fences, one for all slots.
-const EPOCH_KEY: &str = "lockstep:epoch";
+pub(super) const EPOCH_KEY: &str = "lockstep:epoch";
 
 /// What Redis remembers of Lockstep.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,6 +117,7 @@ impl Sink {
             resync: self.read_text(LoadMark::Resync.key(&self.slot)).await?,
             epoch: epochs.into_iter().flatten().max(),
         };
+        self.other_epoch = 0;
         self.compared = generation;
         self.report_connected();
         Ok(records)

@@ -96,6 +96,8 @@ pub enum NodeError {
     Disconnected(String),
     /// No answer within the bound.
     TimedOut,
+    /// A fence is of this epoch, which is later than ours.
+    LaterEpoch(u32),
     /// Anything else, by its first word.
     Other(String),
 }
@@ -154,6 +156,7 @@ impl NodeError {
             NodeError::Busy => "busy",
             NodeError::MasterDown => "masterdown",
             NodeError::Misconfigured(_) => "misconf",
+            NodeError::LaterEpoch(_) => "later_epoch",
             NodeError::Disconnected(_) => "disconnected",
             NodeError::TimedOut => "timeout",
             NodeError::Other(_) => "other",

@@ -109,6 +109,8 @@ pub enum Verdict {
         /// Whether a guard kept keys that were to be deleted.
         kept: bool,
     },
+    /// Skipped, by a fence of this later epoch.
+    Later(u32),
     /// An earlier plan of the user is not applied yet, or the call was stopped before this one.
     NotTried,
     /// Redis' state forbids it for now.
@@ -129,7 +131,10 @@ impl Verdict {
                 let applied = Applied { as_update: word == 'u', retyped_keys };
                 Verdict::Done { outcome: Outcome::Applied(applied), kept }
             }
-            Some('s') => Verdict::Done { outcome: Outcome::Skipped, kept: false },
+            Some('s') => match u32::from_str_radix(rest.as_str(), 16) {
+                Ok(epoch) => Verdict::Later(epoch),
+                Err(_) => Verdict::Done { outcome: Outcome::Skipped, kept: false },
+            },
             Some('w') => Verdict::NotTried,
             Some('!') => Verdict::Failed(NodeError::parse(rest.as_str())),
             Some('?') => {
@@ -157,6 +162,7 @@ mod tests {
         assert_eq!(Verdict::parse("uk"), applied(true, 0, true));
         assert_eq!(Verdict::parse("a2k"), applied(false, 2, true));
         assert_eq!(Verdict::parse("s"), Verdict::Done { outcome: Outcome::Skipped, kept: false });
+        assert_eq!(Verdict::parse("s0000000c"), Verdict::Later(12));
         assert_eq!(Verdict::parse("w"), Verdict::NotTried);
         assert_eq!(Verdict::parse("!OOM"), Verdict::Failed(NodeError::OutOfMemory));
         assert!(matches!(Verdict::parse("?ERR"), Verdict::Done { outcome: Outcome::Refused { .. }, .. }));

@@ -57,6 +57,8 @@ pub struct Checks {
     readable: HashMap<(Bytes, &'static str), usize>,
     /// Keys that somebody else wrote, with what he left there.
     pub foreign: BTreeMap<Bytes, BTreeSet<String>>,
+    /// What anybody else has ever left in a key: a replica that takes over may bring it back.
+    pub ever_foreign: HashMap<Bytes, BTreeSet<String>>,
     /// By user where its fence has ever stood.
     held: HashMap<User, Place>,
     /// By event, user and channel when it was published, in commands.
@@ -292,7 +294,7 @@ impl Checks {
         self.foreign.retain(|key, _| !of_node(key) || space.keys.contains_key(key));
         for key in space.keys.keys() {
             let Some((user, shown)) = shown(key, space) else { continue };
-            let foreign = self.foreign.get(key);
+            let foreign = self.ever_foreign.get(key);
             for (field, value) in
                 shown.into_iter().filter(|(_, value)| !foreign.is_some_and(|of| of.contains(value)))
             {

@@ -133,6 +133,7 @@ impl World {
             true => drop(self.checks.derived.insert(key.clone(), self.postgres.commits.len())),
             false => {
                 let left = String::from_utf8_lossy(&balance).into_owned();
+                self.checks.ever_foreign.entry(key.clone()).or_default().insert(left.clone());
                 self.checks.foreign.entry(key.clone()).or_default().insert(left);
             }
         }
