@@ -2,6 +2,7 @@
 
 pub mod progress;
 pub mod pulse;
+pub mod recent;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use progress::Progress;
 use pulse::Pulse;
+use recent::Recent;
 
 /// Why a position that was given up keeps this instance from being ready.
 const GIVEN_UP: &str = "the slot retained more WAL than postgres.retained_wal_max, and its position was given up: all \
@@ -22,6 +24,7 @@ pub struct Health {
     last_commit: AtomicI64,
     progress: Progress,
     pulse: Pulse,
+    recent: Recent,
 }
 
 /// The facts, each told by the part that knows it.
@@ -96,6 +99,11 @@ impl Health {
     /// Whether the data loop turns.
     pub fn pulse(&self) -> &Pulse {
         &self.pulse
+    }
+
+    /// What happened last.
+    pub fn recent(&self) -> &Recent {
+        &self.recent
     }
 
     /// All facts as of now.

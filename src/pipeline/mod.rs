@@ -26,6 +26,7 @@ mod note;
 mod patience;
 pub mod quarantine;
 pub mod queue;
+mod recent;
 pub mod session;
 mod tempo;
 mod truncate;

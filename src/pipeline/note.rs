@@ -20,6 +20,7 @@ impl Pipeline {
             self.metrics.sink.apply_latency.observe(clock::since(*committed).as_secs_f64());
         }
         let from_stream = !landed.committed.is_empty();
+        self.note_recent(&landed);
         for (at, (plan, outcome)) in landed.plans.iter().zip(&landed.outcomes).enumerate() {
             match from_stream {
                 true => self.note_event(plan, outcome, landed.committed.get(at).copied()),
