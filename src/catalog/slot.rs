@@ -52,6 +52,15 @@ impl Slot {
         }
     }
 
+    /// Reads a slot over a connection of its own.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or asked.
+    pub async fn look(postgres: &crate::config::Postgres) -> Result<Option<Slot>> {
+        let client = crate::wire::sql::connect(postgres).await?;
+        Slot::read(&client, &postgres.slot).await
+    }
+
     /// Reads a slot; `None` when there is none of that name.
     pub async fn read(client: &Client, name: &str) -> Result<Option<Slot>> {
         // The row as JSON has invalidation_reason, failover (17+) and conflicting (16+) where they exist.

@@ -8,6 +8,7 @@
 //! | `decimal` | by how much |
 //! | `report` | what is answered |
 //! | `refresh` | hands the row in, to be written beside the stream |
+//! | `masters` | which slots each master owns, whether it answers, and what is in quarantine |
 //! | `nodes` | the masters: whether they work, and how many keys they hold |
 //!
 //! # When a difference is one
@@ -20,6 +21,7 @@
 mod compare;
 mod decimal;
 mod look;
+mod masters;
 mod nodes;
 mod refresh;
 pub mod report;
@@ -36,7 +38,8 @@ use crate::keyplan::Timed;
 use crate::resync::Reader;
 use crate::sink::{Beside, Way};
 
-pub use nodes::{NodeKeys, Probe, now_iso};
+pub use masters::{MasterNow, Masters};
+pub use nodes::{NodeKeys, Probe, event_time, now_iso};
 pub use report::{Consistency, Refreshed};
 pub use who::Name;
 

@@ -198,7 +198,12 @@ pub fn now_iso() -> String {
     // What the server counts from: 2000-01-01.
     const EPOCH: Duration = Duration::from_secs(946_684_800);
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + EPOCH).unwrap_or_default();
-    commit_iso(PgTime(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))).to_string()
+    event_time(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}
+
+/// A time in microseconds as the server counts them, ISO-8601 UTC.
+pub fn event_time(micros: i64) -> String {
+    commit_iso(PgTime(micros)).to_string()
 }
 
 /// What all texts begin with.

@@ -82,6 +82,23 @@ impl Beside {
         self.way.topology.borrow().masters()
     }
 
+    /// The masters and their slots, as far as is known.
+    pub fn topology(&self) -> Topology {
+        self.way.topology.borrow().clone()
+    }
+
+    /// The record of what could not be applied as written; one of another type counts as absent.
+    ///
+    /// # Errors
+    /// The node's.
+    pub async fn quarantine(&self) -> Result<Option<String>> {
+        let key = Bytes::from(super::quarantine::key(&self.slot));
+        let read = Command::new("GET", vec![key.clone()]);
+        let answer = self.read(&self.topology(), vec![(key, read)]).await?.pop();
+        let record = answer.and_then(Result::ok);
+        Ok(record.as_ref().and_then(Reply::utf8).map(str::to_owned))
+    }
+
     /// Looks at keys of one user.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ impl Sink {
     /// # Errors
     /// The node's.
     pub async fn keep_quarantine(&mut self, record: &str) -> Result<bool> {
-        let key = Bytes::from(self.quarantine_key());
+        let key = Bytes::from(key(&self.slot));
         let record = Bytes::copy_from_slice(record.as_bytes());
         let before = self.quarantined.clone().unwrap_or_default();
         let topology = self.lanes.topology();
@@ -46,7 +46,7 @@ impl Sink {
 
     /// The record; one of another type counts as absent.
     pub(super) async fn read_quarantine(&mut self) -> Result<Option<String>> {
-        let key = self.quarantine_key();
+        let key = key(&self.slot);
         let command = Command::new("GET", vec![key.clone().into()]);
         let record = match self.lanes.call(key.as_bytes(), command).await {
             Ok(reply) => reply.text().cloned(),
@@ -57,8 +57,9 @@ impl Sink {
         self.quarantined = record;
         Ok(text)
     }
+}
 
-    fn quarantine_key(&self) -> String {
-        format!("lockstep:quarantine:{}", self.slot)
-    }
+/// Where the record is kept.
+pub(super) fn key(slot: &str) -> String {
+    format!("lockstep:quarantine:{slot}")
 }
