@@ -29,7 +29,7 @@
 //! | [`audit`] | notices what other programs write, compares it with the database, and has it written again |
 //! | [`inspect`] | one user for whoever asks: database and Redis side by side, and its keys written again |
 //! | [`health`] | the facts behind `/healthz` and `/readyz`, and how far Redis is for those who wait |
-//! | [`http`] | answers them, `/metrics`, waits for a position, and what operators ask of Redis and of a user |
+//! | [`http`] | answers them, `/metrics`, waits for a position, what operators ask of Redis and of a user, and the console |
 //! | [`notify`] | tells the service manager of them, and that the data loop turns |
 //!
 //! Leaves, which every room may import: [`lsn`], [`error`], [`backoff`], [`config`], [`metrics`]. A test

@@ -8,8 +8,10 @@
 //! | `gate` | the operator's token, and how often it may be used |
 //! | `envelope` | the form of every answer |
 //! | `status`, `nodes`, `user`, `wait` | the calls |
+//! | `console` | the page at `/`, and what it shows |
 //! | `openapi.json` | all of them, for programs |
 
+pub mod console;
 mod envelope;
 mod gate;
 mod limits;
@@ -35,6 +37,7 @@ use crate::error::Result;
 use crate::health::Health;
 use crate::inspect::Inspector;
 use crate::metrics::Metrics;
+use console::Console;
 use envelope::envelope;
 use gate::Gate;
 pub use server::{Listener, listen};
@@ -52,6 +55,8 @@ pub struct Facts {
     gate: Arc<Gate>,
     /// Looks at users and nodes; not before Redis was reached for the first time.
     inspector: Arc<OnceLock<Inspector>>,
+    /// What those who look at the console share.
+    console: Arc<Console>,
 }
 
 impl Facts {
@@ -63,6 +68,7 @@ impl Facts {
             ready_lag: config.stream.ready_lag,
             gate: Arc::new(Gate::new(&config.http)),
             inspector: Arc::default(),
+            console: Arc::new(Console::new(config)),
         }
     }
 
@@ -96,6 +102,7 @@ pub fn router(facts: Facts) -> Router {
         .route(&format!("{USER}/consistency"), get(user::consistency))
         .route(&format!("{USER}/force-refresh"), post(user::refresh))
         .route("/api/redis-health/cluster-info", get(nodes::cluster_info))
+        .merge(console::guarded())
         .route_layer(from_fn_with_state(facts.clone(), gate::admit));
     Router::new()
         .route("/metrics", get(metrics))
@@ -104,6 +111,7 @@ pub fn router(facts: Facts) -> Router {
         .route("/api/openapi.json", get(openapi))
         .route("/api/redis-health/status", get(status::status))
         .route("/api/redis-health/wait", get(wait::wait))
+        .merge(console::open())
         .merge(guarded)
         .method_not_allowed_fallback(no_such_method)
         .fallback(nothing_here)

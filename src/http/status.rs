@@ -60,19 +60,24 @@ fn not_reached(facts: &Facts) -> Probe {
     Probe { is_connected: false, fault: Some(Fault { fact, cure: String::new() }) }
 }
 
+/// The stream's state in a word.
+pub(super) fn word(stream: &StreamState) -> &'static str {
+    match stream {
+        StreamState::Starting => "starting",
+        StreamState::Standby => "standby",
+        StreamState::MakingSlot { .. } => "making_slot",
+        StreamState::Streaming => "streaming",
+        StreamState::Reconnecting { .. } => "reconnecting",
+    }
+}
+
 fn replication(facts: &Facts) -> Replication {
     let now = facts.health.facts();
     let reasons = now.not_ready_because(facts.ready_lag);
     let stream = &facts.metrics.stream;
     let lsn = |gauge: i64| Lsn(u64::try_from(gauge).unwrap_or(0)).to_string();
     Replication {
-        state: match now.stream {
-            StreamState::Starting => "starting",
-            StreamState::Standby => "standby",
-            StreamState::MakingSlot { .. } => "making_slot",
-            StreamState::Streaming => "streaming",
-            StreamState::Reconnecting { .. } => "reconnecting",
-        },
+        state: word(&now.stream),
         ready: reasons.is_empty(),
         reasons,
         loaded: now.loaded,

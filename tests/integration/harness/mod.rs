@@ -2,6 +2,7 @@
 //! and removed whatever happens.
 #![allow(dead_code, unused_imports, reason = "a toolbox: not every test file needs every tool")]
 
+pub mod browser;
 pub mod cluster;
 pub mod lockstep;
 pub mod oracle;
@@ -18,6 +19,7 @@ pub mod witness;
 pub mod workload;
 pub mod world;
 
+pub use browser::Browser;
 pub use cluster::Cluster;
 pub use lockstep::Lockstep;
 pub use postgres::{Mode, Postgres, PostgresOptions};

@@ -3,9 +3,11 @@
 mod bad_input;
 mod connections;
 mod consistency;
+mod console;
 mod document;
 mod nodes;
 mod refresh;
+mod state;
 mod tls;
 mod visible;
 
