@@ -15,10 +15,13 @@ pub(super) fn complain(error: impl fmt::Display) {
 
 /// Names and values in two columns.
 pub(super) fn table(rows: &[(&str, String)]) {
+    columns(rows).iter().for_each(say);
+}
+
+/// The same as lines.
+pub(super) fn columns(rows: &[(&str, String)]) -> Vec<String> {
     let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
-    for (name, value) in rows {
-        say(format_args!("{name:width$}  {value}"));
-    }
+    rows.iter().map(|(name, value)| format!("{name:width$}  {value}")).collect()
 }
 
 /// A number of bytes with the unit that people would choose.

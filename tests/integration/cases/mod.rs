@@ -48,6 +48,7 @@ mod resync;
 mod schema;
 mod shutdown;
 mod slot;
+mod status;
 mod takeover;
 mod tls;
 mod transactions;

@@ -38,6 +38,28 @@ pub struct Finished {
     pub stderr: String,
 }
 
+/// A command that goes on.
+#[derive(Debug)]
+pub struct Begun {
+    pub process: Process,
+    out: PathBuf,
+    typed: Option<PathBuf>,
+}
+
+impl Begun {
+    /// What it wrote so far.
+    pub fn stdout(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.out).unwrap_or_default()).into_owned()
+    }
+
+    /// Types Ctrl-C on its terminal, and waits until it has ended as it should.
+    pub async fn interrupt(&self) {
+        let keys = self.typed.as_ref().expect("a terminal");
+        std::fs::write(keys, "\u{3}").unwrap();
+        assert_eq!(self.process.wait().await.code(), Some(0), "{}", self.stdout());
+    }
+}
+
 impl Lockstep {
     /// `extra` is more TOML, tables of its own or keys of none.
     pub fn new(postgres_url: &str, redis_urls: &[String], extra: &str) -> Lockstep {
@@ -95,6 +117,31 @@ impl Lockstep {
         let code = process.wait().await.code();
         let read = |path: &Path| String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned();
         Finished { code, stdout: read(&out), stderr: read(&err) }
+    }
+
+    /// Runs a command that goes on.
+    pub fn begin(&self, arguments: &[&str]) -> Begun {
+        let number = self.commands.fetch_add(1, Ordering::Relaxed);
+        let out = self.path(&format!("{number}.out"));
+        let err = File::create(self.path(&format!("{number}.err"))).unwrap();
+        let process = self.start(arguments, File::create(&out).unwrap(), err);
+        Begun { process, out, typed: None }
+    }
+
+    /// The same with a terminal, which `script` makes.
+    pub fn begin_on_a_terminal(&self, arguments: &[&str]) -> Begun {
+        let number = self.commands.fetch_add(1, Ordering::Relaxed);
+        let (out, typed) = (self.path(&format!("{number}.out")), self.path(&format!("{number}.keys")));
+        let made = std::process::Command::new("mkfifo").arg(&typed).status();
+        assert!(made.is_ok_and(|status| status.success()));
+        let program = env!("CARGO_BIN_EXE_lockstep");
+        let command = format!("{program} {} --config {}", arguments.join(" "), self.config_path().display());
+        let mut script = guarded("script", None);
+        // Opened for both, so that neither side waits for the other.
+        script.args(["--quiet", "--flush", "--return", "--command", &command, "/dev/null"]);
+        script.stdin(File::options().read(true).write(true).open(&typed).unwrap());
+        script.stdout(File::create(&out).unwrap()).env("HOME", self.folder.path());
+        Begun { process: Process::spawn(script).expect("script"), out, typed: Some(typed) }
     }
 
     /// Runs a command that must succeed, and returns what it printed.
