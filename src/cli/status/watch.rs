@@ -25,6 +25,9 @@ const SIDES_USED: Duration = Duration::from_secs(5);
 const HOME: &str = "\x1b[H";
 const CLEAR: &str = "\x1b[J";
 const CLEAR_LINE: &str = "\x1b[K";
+/// A line that is too long ends at the edge, or is continued on the next one.
+const CUT: &str = "\x1b[?7l";
+const WRAP: &str = "\x1b[?7h";
 
 /// The last look.
 #[derive(Default)]
@@ -43,7 +46,7 @@ pub(super) async fn run(config: &Config, as_json: bool) -> Result<Exit> {
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut seen = Seen::default();
     if on_terminal && !as_json {
-        write(&format!("{HOME}{CLEAR}"));
+        write(&format!("{CUT}{HOME}{CLEAR}"));
     }
     loop {
         let look = async {
@@ -59,6 +62,9 @@ pub(super) async fn run(config: &Config, as_json: bool) -> Result<Exit> {
         if !write(&text) {
             break;
         }
+    }
+    if on_terminal && !as_json {
+        write(WRAP);
     }
     Ok(Exit::Done)
 }
@@ -99,7 +105,7 @@ fn without(status: &Status) -> String {
 fn screen(lines: &[String]) -> String {
     let mut text = HOME.to_owned();
     for line in lines {
-        let _ = write!(text, "{line}{CLEAR_LINE}\r\n");
+        let _ = write!(text, "{line}{CLEAR_LINE}\n");
     }
     text + CLEAR
 }

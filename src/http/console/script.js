@@ -31,6 +31,7 @@ function put(id, facts, build) {
 const whole = new Intl.NumberFormat("en");
 const count = (n) => whole.format(n);
 function bytes(n) {
+  if (n === null) return "–";
   for (const [unit, size] of [["GiB", 2 ** 30], ["MiB", 2 ** 20], ["KiB", 1024]]) if (n >= size) return (n / size).toFixed(1) + " " + unit;
   return Math.round(n) + " B";
 }
@@ -48,7 +49,7 @@ function span(s) {
   if (hours) return hours + " h " + minutes + " min";
   return minutes ? minutes + " min" : Math.floor(s) + " s";
 }
-const rate = (n) => (n === null ? "–" : n < 10 ? n.toFixed(1) : count(Math.round(n))) + " /s";
+const rate = (n) => (n === null ? "–" : (n < 10 ? n.toFixed(1) : count(Math.round(n))) + " /s");
 
 function word(id, state, text) {
   if ($(id).textContent !== text) $(id).textContent = text;

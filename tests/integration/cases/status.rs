@@ -16,14 +16,9 @@ async fn the_status_tells_of_the_instance_and_without_one_of_both_sides(on: On) 
     world.credit(7, "1").await;
     world.caught_up().await;
     let running = world.lockstep.succeed(&["status"]).await;
-    for said in [
-        "runs, version",
-        "ready",
-        "streaming",
-        "2 events since the start",
-        "answers",
-        "streams to pid",
-    ] {
+    for said in
+        ["runs, version", "ready", "streaming", "2 events since the start", "answers", "streams to pid"]
+    {
         assert!(running.contains(said), "{said}: {running}");
     }
     let json: Value = serde_json::from_str(&world.lockstep.succeed(&["status", "--json"]).await).unwrap();

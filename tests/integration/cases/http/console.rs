@@ -175,7 +175,7 @@ async fn markup_from_the_data_stays_text() {
     assert_eq!(quarantine.matches(MARKUP).count(), 3, "{quarantine}");
     look_up(&browser, "7", "differs").await;
     assert!(browser.text("user-keys").contains(MARKUP));
-    look_up(&browser, MARKUP, "no such user").await;
+    look_up(&browser, MARKUP, "userId is no value").await;
     assert_eq!(browser.evaluate("window.struck"), serde_json::Value::Null);
     assert_eq!(browser.evaluate("document.querySelectorAll('img, main script').length"), json!(0));
     assert_eq!(browser.complaints(), [] as [&str; 0]);
@@ -184,12 +184,15 @@ async fn markup_from_the_data_stays_text() {
 #[tokio::test(flavor = "multi_thread")]
 async fn it_fits_a_desk_and_a_phone_by_day_and_by_night() {
     let world = World::running(On::Cluster).await;
-    let workload = Workload::start(&world.postgres, 2, 1, 50).await;
+    for id in 1..=20 {
+        world.user("live", id, "10000.5").await;
+    }
+    let workload = Workload::start(&world.postgres, 2, 1, 20).await;
     workload.progress(50).await;
     let browser = open(&world);
     browser.says("overall", "ready").await;
     identify(&browser).await;
-    look_up(&browser, "7", "").await;
+    look_up(&browser, "7", "redis").await;
     browser.says("user-keys", "user_balance:live:7").await;
     is_so(&browser, "samples.length >= 15").await;
     for (view, name) in [(DESKTOP, "light"), (DARK, "dark"), (PHONE, "phone")] {
