@@ -105,7 +105,7 @@ fn without(status: &Status) -> String {
 fn screen(lines: &[String]) -> String {
     let mut text = HOME.to_owned();
     for line in lines {
-        let _ = write!(text, "{line}{CLEAR_LINE}\n");
+        let _ = writeln!(text, "{line}{CLEAR_LINE}");
     }
     text + CLEAR
 }

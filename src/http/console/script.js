@@ -320,11 +320,11 @@ function keyTable(key) {
   const state = (name) => { const [good, said] = STATES[name] || ["unknown", name]; return el("span", { class: "word", "data-state": good }, said); };
   const text = (value) => (value === null || value === undefined ? "–" : String(value));
   const rows = key.fields.map((field) => el("tr", { class: field.state === "equal" ? null : "differs" },
-    el("th", { scope: "row" }, field.field === null ? "value" : field.field), el("td", { class: "long" }, text(field.database)), el("td", { class: "long" }, text(field.redis)),
-    el("td", {}, state(field.state)), el("td", { class: "number" }, field.difference === null ? "" : field.difference), el("td", { class: "mono" }, text(field.since).replace("–", ""))));
+    el("th", { scope: "row" }, field.field === null ? "value" : field.field), el("td", {}, state(field.state)),
+    el("td", { class: "long" }, text(field.database)), el("td", { class: "long" }, text(field.redis)), el("td", { class: "number" }, field.difference === null ? "" : field.difference), el("td", { class: "mono" }, text(field.since).replace("–", ""))));
   const ttl = key.ttl === null || key.ttl === undefined ? "" : ` · ${key.ttl} s to live`;
   const caption = el("caption", {}, el("code", {}, key.key), " ", state(key.state), el("span", { class: "quiet" }, ` ${key.kind}${ttl}`));
-  const head = ["Field", "Database", "Redis", "State", "Redis minus database", "Since"].map((name) => el("th", { scope: "col" }, name));
+  const head = [["Field"], ["State"], ["Database"], ["Redis"], ["Redis minus database", "number"], ["Since"]].map(([name, kind]) => el("th", { scope: "col", class: kind }, name));
   return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": key.key },
     el("table", {}, caption, rows.length ? el("thead", {}, el("tr", {}, ...head)) : null, el("tbody", {}, ...rows)));
 }

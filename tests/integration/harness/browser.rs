@@ -237,7 +237,16 @@ impl Browser {
 
     /// The whole page as a picture under `target/screenshots`.
     pub fn screenshot(&self, name: &str) -> PathBuf {
-        let params = json!({ "format": "png", "captureBeyondViewport": true });
+        self.picture(name, true)
+    }
+
+    /// What the window shows of it.
+    pub fn screenshot_of_window(&self, name: &str) -> PathBuf {
+        self.picture(name, false)
+    }
+
+    fn picture(&self, name: &str, whole: bool) -> PathBuf {
+        let params = json!({ "format": "png", "captureBeyondViewport": whole });
         let picture = self.call("Page.captureScreenshot", params);
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/screenshots");
         std::fs::create_dir_all(&folder).unwrap();

@@ -207,6 +207,26 @@ async fn it_fits_a_desk_and_a_phone_by_day_and_by_night() {
         assert_eq!(back, json!(expected), "{name}");
         let picture = browser.screenshot(&format!("console-{name}"));
         assert!(std::fs::metadata(picture).unwrap().len() > 10_000);
+        browser.screenshot_of_window(&format!("console-{name}-window"));
     }
     workload.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_is_shown_as_it_goes() {
+    let config = "[load]\nusers_per_second = 20\nchunk_rows = 10\n".to_owned();
+    let world = World::loading_as(Setup { config, ..Setup::on(On::Single) }, 5_000).await;
+    let browser = open(&world);
+    browser.says("load", "load is running").await;
+    browser.says("overall", "not ready").await;
+    browser.says("alerts", "users are still being loaded").await;
+    assert_eq!(
+        browser.evaluate("document.getElementById('overall').dataset.state"),
+        json!("warn"),
+        "nothing is wrong"
+    );
+    let read = "Number(document.querySelector('#load-facts dd').innerText)";
+    let before = browser.evaluate(read).as_f64().expect("users that were read");
+    is_so(&browser, &format!("{read} > {before}")).await;
+    assert_eq!(browser.evaluate("document.getElementById('load-progress').hidden"), json!(false));
 }
