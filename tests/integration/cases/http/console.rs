@@ -207,6 +207,7 @@ async fn it_fits_a_desk_and_a_phone_by_day_and_by_night() {
         assert_eq!(back, json!(expected), "{name}");
         let picture = browser.screenshot(&format!("console-{name}"));
         assert!(std::fs::metadata(picture).unwrap().len() > 10_000);
+        browser.evaluate("window.scrollTo(0, 0)");
         browser.screenshot_of_window(&format!("console-{name}-window"));
     }
     workload.stop().await;
