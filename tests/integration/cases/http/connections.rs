@@ -42,11 +42,12 @@ async fn thousands_of_silent_connections_hold_up_neither_events_nor_questions() 
     let (mut answered, mut refused) = (0, 0);
     let asked = Instant::now();
     while answered < 10 {
-        let (status, body) = world.lockstep.http("GET", "/healthz").await.expect("a clear answer");
-        match status {
-            200 => answered += 1,
-            503 => refused += 1,
-            other => panic!("{other} {body}"),
+        match world.lockstep.http("GET", "/healthz").await {
+            Ok((200, _)) => answered += 1,
+            Ok((503, _)) => refused += 1,
+            Ok((other, body)) => panic!("{other} {body}"),
+            // So many are being told no at this moment that this one is not told.
+            Err(_) => refused += 1,
         }
         assert!(asked.elapsed() < Duration::from_secs(30), "{answered} answered, {refused} refused");
     }
