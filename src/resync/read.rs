@@ -36,17 +36,39 @@ pub enum Which {
     Ids(Vec<String>),
 }
 
+/// Most readings of rows whose table is rewritten meanwhile, before the caller is told to try again.
+const READINGS: usize = 3;
+
 /// Reads the rows in a REPEATABLE READ transaction of its own.
 ///
 /// All statements travel in one message: the snapshot is as short-lived as it can be, so it does not hold
 /// back the database's vacuum. Values come in text format, as the stream sends them.
+///
+/// # Errors
+/// Transient: whatever it is, the table is described again before the next attempt.
 pub async fn read(client: &Client, table: &Table, which: &Which) -> Result<Rows> {
+    for _ in 0..READINGS {
+        if let Some(rows) = read_once(client, table, which).await? {
+            return Ok(rows);
+        }
+    }
+    Err(Error::transient(format!("{} is rewritten all the time", table.spec), ""))
+}
+
+/// `None` where the table was rewritten or truncated between the snapshot and the reading, which has waited for that: to
+/// an older snapshot a rewritten table is empty, and everybody would pass for gone. The snapshot tells the table's file
+/// of before, `pg_relation_filenode` that of now.
+async fn read_once(client: &Client, table: &Table, which: &Which) -> Result<Option<Rows>> {
     let statements = format!(
         "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT pg_current_snapshot(); \
-         SELECT {} FROM {} WHERE {}; COMMIT; SELECT pg_current_wal_insert_lsn(); SELECT pg_current_wal_flush_lsn()",
+         SELECT {} FROM {} WHERE {}; \
+         SELECT coalesce(bool_and(nullif(relfilenode, 0) IS NOT DISTINCT FROM pg_relation_filenode(oid)), false) FROM pg_class \
+         WHERE oid = {of} OR oid IN (SELECT relid FROM pg_partition_tree({of})); \
+         COMMIT; SELECT pg_current_wal_insert_lsn(); SELECT pg_current_wal_flush_lsn()",
         table.select_list,
         table.qualified,
-        condition(table, which)
+        condition(table, which),
+        of = table.relation.oid,
     );
     let messages =
         client.simple_query(&statements).await.map_err(|error| passing("reading users", &error))?;
@@ -54,10 +76,11 @@ pub async fn read(client: &Client, table: &Table, which: &Which) -> Result<Rows>
     let snapshot = only_value(&mut answers, "a snapshot")?.parse::<Snapshot>().map_err(unexpected)?;
     let rows = answers.next().unwrap_or_default();
     let rows = rows.iter().map(|row| tuple(row, table.relation.columns.len())).collect::<Result<_>>()?;
+    let is_as_it_was = only_value(&mut answers, "whether the table is as it was")? == "t";
     let mut position = |what| only_value(&mut answers, what)?.parse::<Lsn>().map_err(unexpected);
     let read_before = position("an insert position")?.before_page_header();
     let is_flushed = read_before <= position("a flush position")?;
-    Ok(Rows { snapshot, rows, read_before, is_flushed })
+    Ok(is_as_it_was.then_some(Rows { snapshot, rows, read_before, is_flushed }))
 }
 
 /// Has the server write its WAL to disk, by an empty logical message that waits for no standby.

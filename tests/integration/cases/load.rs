@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use lockstep::config::TableSpec;
+use lockstep::resync::read::{self, Which};
+use lockstep::resync::table;
+
 use crate::harness::postgres::rows;
 use crate::harness::{On, Setup, World, eventually};
 
@@ -172,4 +176,27 @@ async fn a_balance_that_is_away_during_the_load_is_named_until_it_is_back() {
     world.sql("ALTER TABLE users RENAME balance TO wallet_balance").await;
     world.lockstep.wait_ready().await;
     world.eventually_equal().await;
+}
+
+/// To a snapshot that is older than the rewriting of a table the table is empty: whoever reads it so would take every user
+/// for gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reading_that_waited_for_a_table_to_be_rewritten_sees_its_rows() {
+    let world = World::set_up(Setup::on(On::Single)).await;
+    world.user("live", 7, "100").await;
+    let reader = world.postgres.client().await;
+    let spec = TableSpec::defaults().into_iter().find(TableSpec::is_users).expect("a table of users");
+    let table = table::describe(&reader, &spec).await.expect("the table");
+    let rewriter = world.postgres.client().await;
+    let rewrites =
+        "BEGIN; ALTER TABLE users ALTER wallet_balance TYPE numeric(20,6) USING wallet_balance + 0";
+    rewriter.batch_execute(rewrites).await.expect("the rewriting");
+    let reading = tokio::spawn(async move {
+        let everybody = Which::Range { after: None, up_to: None };
+        read::read(&reader, &table, &everybody).await.expect("the reading")
+    });
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+    world.postgres.eventually_value(waiting, "1").await;
+    rewriter.batch_execute("COMMIT").await.expect("the commit");
+    assert_eq!(reading.await.expect("the reader").rows.len(), 1);
 }
