@@ -8,7 +8,8 @@ use tokio::sync::mpsc;
 
 use super::Reader;
 use super::read::{self, Which};
-use super::table;
+use super::table::{self, Table};
+use super::{load, sweep};
 use crate::backoff::Backoff;
 use crate::balance::{Kind, Reread, User};
 use crate::config::UserType;
@@ -31,7 +32,7 @@ pub async fn repair(mut reader: Reader, mut users: mpsc::Receiver<User>) -> Resu
     while users.recv_many(&mut batch, BATCH_USERS).await > 0 {
         running.set(1);
         let distinct: HashSet<User> = batch.drain(..).collect();
-        while let Err(fault) = read_again(&mut reader, &distinct, Kind::Reread(Reread::Repair)).await {
+        while let Err(fault) = repair_users(&mut reader, &distinct).await {
             if !fault.is_transient() {
                 return Err(fault);
             }
@@ -43,6 +44,17 @@ pub async fn repair(mut reader: Reader, mut users: mpsc::Receiver<User>) -> Resu
         running.set(0);
     }
     Ok(())
+}
+
+/// Whom no table holds is gone, or came with a transaction that no snapshot sees yet: the fence knows which, and the
+/// latter are read once more.
+async fn repair_users(reader: &mut Reader, users: &HashSet<User>) -> Result<()> {
+    read_again(reader, users, Kind::Reread(Reread::Repair)).await?;
+    let tables: Vec<Table> = load::described(reader).await?.into_iter().map(|(_, table)| table).collect();
+    let users: Vec<User> = users.iter().cloned().collect();
+    let config = Arc::clone(&reader.config);
+    let mut lease = Lease::new(&config.postgres);
+    sweep::remove_absent(reader, &mut lease, &tables, &users).await.map(drop)
 }
 
 /// Reads users afresh and hands them in, each as `kind`; those who are not there are left alone.

@@ -77,8 +77,9 @@ impl Loader {
     pub async fn repair(self, mut users: mpsc::Receiver<User>) -> Result<()> {
         let mut batch = Vec::new();
         while users.recv_many(&mut batch, BATCH).await > 0 {
-            let ids: Vec<String> = batch.drain(..).map(|user| user.id.to_string()).collect();
-            while let Err(fault) = self.read_again(&ids).await {
+            let users: Vec<User> = std::mem::take(&mut batch);
+            let ids: Vec<String> = users.iter().map(|user| user.id.to_string()).collect();
+            while let Err(fault) = self.repair_users(&ids, &users).await {
                 transient(fault)?;
                 tokio::time::sleep(RETRY).await;
             }
@@ -213,6 +214,11 @@ impl Loader {
         Ok(Rows { snapshot, rows, read_before, is_flushed: true })
     }
 
+    async fn repair_users(&self, ids: &[String], users: &[User]) -> Result<()> {
+        self.read_again(ids).await?;
+        self.remove_absent(users).await
+    }
+
     async fn read_again(&self, ids: &[String]) -> Result<()> {
         let mut reader = self.reader.clone();
         loop {
@@ -235,33 +241,38 @@ impl Loader {
                 Some(User { user_type: user_type.into(), id: id.into(), numeric_id: true })
             });
             let users: std::collections::BTreeSet<User> = users.collect();
-            while !users.is_empty() {
-                let (snapshot, present, read_before) = self.read_users(|_| true).await?;
-                let present: Vec<String> = present.iter().map(|(user, _)| user.to_string()).collect();
-                let absent =
-                    users.iter().filter(|user| !present.contains(&format!("{}:{}", user.user_type, user.id)));
-                let plans: Vec<_> = absent.map(|user| self.reader.key_map.plan_absent(user)).collect();
-                if plans.is_empty() {
-                    break;
-                }
-                let chunk = |done| {
-                    let refused = Vec::new();
-                    Errand::Chunk(Chunk {
-                        plans,
-                        refused,
-                        snapshot,
-                        read_before,
-                        compares: None,
-                        told: None,
-                        done,
-                    })
-                };
-                if self.reader.errand(chunk).await? == ChunkEnd::Written {
-                    break;
-                }
-            }
+            self.remove_absent(&users.into_iter().collect::<Vec<_>>()).await?;
         }
         Ok(())
+    }
+
+    /// Keys of those whom the table does not hold; as `resync::sweep::remove_absent`.
+    async fn remove_absent(&self, users: &[User]) -> Result<()> {
+        loop {
+            let (snapshot, present, read_before) = self.read_users(|_| true).await?;
+            let present: Vec<String> = present.iter().map(|(user, _)| user.to_string()).collect();
+            let absent =
+                users.iter().filter(|user| !present.contains(&format!("{}:{}", user.user_type, user.id)));
+            let plans: Vec<_> = absent.map(|user| self.reader.key_map.plan_absent(user)).collect();
+            if plans.is_empty() {
+                return Ok(());
+            }
+            let chunk = |done| {
+                let refused = Vec::new();
+                Errand::Chunk(Chunk {
+                    plans,
+                    refused,
+                    snapshot,
+                    read_before,
+                    compares: None,
+                    told: None,
+                    done,
+                })
+            };
+            if self.reader.errand(chunk).await? == ChunkEnd::Written {
+                return Ok(());
+            }
+        }
     }
 }
 
