@@ -47,7 +47,7 @@ impl Sink {
         if has_forgotten {
             tracing::warn!(epoch, "fences are of an epoch that redis has forgotten: it lost what it held");
             self.kept_epoch = self.kept_epoch.max(Some(epoch));
-            self.lanes.doubt();
+            self.doubt();
         } else {
             self.other_epoch = epoch;
         }

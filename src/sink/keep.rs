@@ -184,7 +184,7 @@ impl Sink {
         {
             self.kept.replaced.insert(key, found.clone());
         }
-        self.lanes.doubt();
+        self.doubt();
         Stored::Lost
     }
 

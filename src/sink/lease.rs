@@ -84,7 +84,7 @@ impl Sink {
             tracing::warn!(
                 "redis does not know this instance's term any more: another one took over, or it lost what it held"
             );
-            self.lanes.doubt();
+            self.doubt();
             return Ok(Renewed::Refused);
         }
         Ok(Renewed::Yes)

@@ -265,6 +265,13 @@ impl Sink {
         self.generation() == self.compared
     }
 
+    /// Something says that Redis lost what it held, though it stayed connected; told at once, for what is held back until
+    /// then may be all that would tell.
+    fn doubt(&mut self) {
+        self.lanes.doubt();
+        self.report_connected();
+    }
+
     /// Nothing may be written before the records are compared: what a node lost is sent again, and the fences would
     /// take it for older than what came to it since.
     fn uncompared(&self) -> Error {

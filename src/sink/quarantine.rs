@@ -29,9 +29,7 @@ impl Sink {
             }
             Ok(_) => {
                 tracing::warn!(%address, "redis holds another quarantine than was written there last");
-                self.lanes.doubt();
-                // No checkpoint leaves before the list is there, so no flight would tell.
-                self.report_connected();
+                self.doubt();
                 Ok(false)
             }
             Err(Trouble { error: NodeError::OutOfMemory, .. }) => Ok(false),
