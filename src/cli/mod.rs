@@ -7,6 +7,7 @@ mod demo;
 mod drop;
 mod health;
 mod init;
+mod instance;
 mod logging;
 mod output;
 mod resync;

@@ -2,27 +2,30 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `instance` | asks the running instance |
 //! | `direct` | asks the database and Redis, which say what they hold whether an instance runs or not |
 //! | `rates` | what happened between two looks |
 //! | `show` | all of it for people |
 //! | `watch` | again and again |
 
 mod direct;
-mod instance;
 mod rates;
 mod show;
 mod watch;
 
-use serde::Serialize;
+use std::time::Duration;
 
-use super::Exit;
+use serde::{Deserialize, Serialize};
+
 use super::output::{say, table};
-use crate::config::Config;
+use super::{Exit, instance};
+use crate::config::{Config, Http};
 use crate::error::{Error, Result};
 use crate::http::console::state::State;
 use direct::Status;
 use rates::Rates;
+
+/// Longest time for an answer: an instance looks at both sides before it gives one.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Show how far the stream is, from the running instance, the database and Redis; exit code 1 if something is wrong
 #[derive(Debug, clap::Args)]
@@ -48,8 +51,7 @@ pub(super) async fn run(config: &Config, args: Args) -> Result<Exit> {
     if args.watch {
         return watch::run(config, args.json).await;
     }
-    let (instance, (mut status, mut faults)) =
-        tokio::join!(instance::ask(&config.http), direct::look(config));
+    let (instance, (mut status, mut faults)) = tokio::join!(ask(&config.http), direct::look(config));
     note_faults(&mut status, instance.as_ref());
     match args.json {
         true => say(json(&status, instance.as_ref(), true)?),
@@ -58,6 +60,18 @@ pub(super) async fn run(config: &Config, args: Args) -> Result<Exit> {
     let of_instance = status.faults.get(faults.len()).map(|fault| Error::definite(fault.clone(), ""));
     faults.extend(of_instance);
     faults.into_iter().next().map_or(Ok(Exit::Done), Err)
+}
+
+#[derive(Deserialize)]
+struct Envelope {
+    data: State,
+}
+
+/// What the instance says of itself; `None` where none answers.
+async fn ask(http: &Http) -> Option<State> {
+    let answer = instance::get(http, "/api/lockstep/state", ANSWER_TIMEOUT).await.ok()?;
+    let Envelope { data } = serde_json::from_slice(&answer.body).ok()?;
+    Some(data)
 }
 
 /// What the instance finds wrong is wrong, unless it was found already.

@@ -9,7 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::direct::{self, Status};
 use super::rates::Rates;
-use super::{instance, json, note_faults, rows, show};
+use super::{ask, json, note_faults, rows, show};
 use crate::cli::Exit;
 use crate::cli::output::columns;
 use crate::config::Config;
@@ -71,7 +71,7 @@ pub(super) async fn run(config: &Config, as_json: bool) -> Result<Exit> {
 
 /// Looks, and says what is to be written.
 async fn text(config: &Config, seen: &mut Seen, (as_json, on_terminal): (bool, bool)) -> Result<String> {
-    let now = instance::ask(&config.http).await;
+    let now = ask(&config.http).await;
     let known = seen.sides.as_ref().filter(|(at, _)| now.is_some() && at.elapsed() < SIDES_USED);
     let mut status = match known {
         Some((_, status)) => status.clone(),

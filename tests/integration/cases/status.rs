@@ -70,6 +70,8 @@ async fn an_instance_behind_tls_is_asked_too() {
         (told.contains("runs, version") && told.contains("ready")).then_some(())
     })
     .await;
+    // And so does a container's health check.
+    world.lockstep.succeed(&["health"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,14 +1,13 @@
-//! Asks the running instance, where there is one.
+//! One question to the running instance.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
-use axum::http::{Request, header};
+use axum::body::{Body, Bytes, to_bytes};
+use axum::http::{Request, StatusCode, header};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -22,37 +21,43 @@ use tokio_rustls::rustls::{
 };
 
 use crate::config::Http;
-use crate::http::console::state::State;
 
-/// Longest time for an answer: an instance looks at both sides before it gives one.
-const ANSWER: Duration = Duration::from_secs(5);
-/// Largest answer, in bytes: a cluster of a thousand nodes has one of about 100 KiB.
+/// Largest answer, in bytes: the state of a cluster of a thousand nodes has about 100 KiB.
 const ANSWER_BYTES: usize = 4 << 20;
 
-#[derive(Deserialize)]
-struct Envelope {
-    data: State,
+/// What it answered.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) body: Bytes,
 }
 
-/// What the instance says of itself; `None` where none answers.
-pub(super) async fn ask(http: &Http) -> Option<State> {
-    timeout(ANSWER, get(http)).await.ok()?
+/// Asks the instance that listens where this configuration says, over TLS where that says so; or why nothing answers.
+pub(super) async fn get(http: &Http, path: &str, patience: Duration) -> Result<Answer, String> {
+    let late = |_| "it takes too long".to_owned();
+    timeout(patience, connect_and_ask(http, path)).await.map_err(late)?
 }
 
-async fn get(http: &Http) -> Option<State> {
-    let stream = TcpStream::connect(reachable(http.listen)).await.ok()?;
+async fn connect_and_ask(http: &Http, path: &str) -> Result<Answer, String> {
+    let address = reachable(http.listen);
+    let stream = TcpStream::connect(address).await.map_err(told)?;
     match &http.tls {
-        None => converse(stream).await,
+        None => converse(stream, path).await,
         Some(tls) => {
-            let shown = CertificateDer::pem_file_iter(&tls.cert_file).ok()?.next()?.ok()?;
-            let name = ServerName::IpAddress(reachable(http.listen).ip().into());
-            converse(TlsConnector::from(Arc::new(trusting(shown)?)).connect(name, stream).await.ok()?).await
+            let shown = CertificateDer::pem_file_iter(&tls.cert_file).map_err(told)?.next();
+            let shown = shown.ok_or("the certificate file is empty")?.map_err(told)?;
+            let connector = TlsConnector::from(Arc::new(trusting(shown).map_err(told)?));
+            let name = ServerName::IpAddress(address.ip().into());
+            converse(connector.connect(name, stream).await.map_err(told)?, path).await
         }
     }
 }
 
+fn told(error: impl ToString) -> String {
+    error.to_string()
+}
+
 /// An address that means every address of this machine is reached at the loopback.
-fn reachable(listen: SocketAddr) -> SocketAddr {
+pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -61,24 +66,27 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Option<State> {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    path: &str,
+) -> Result<Answer, String> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(told)?;
     // Its end is the answer's.
     let connection = tokio::spawn(connection);
-    let request = Request::get("/api/lockstep/state").header(header::HOST, "lockstep").body(Body::empty());
-    let answer = sender.send_request(request.ok()?).await.ok()?;
-    let body = to_bytes(Body::new(answer.into_body()), ANSWER_BYTES).await.ok()?;
+    let request = Request::get(path).header(header::HOST, "lockstep").body(Body::empty()).map_err(told)?;
+    let answer = sender.send_request(request).await.map_err(told)?;
+    let status = answer.status();
+    let body = to_bytes(Body::new(answer.into_body()), ANSWER_BYTES).await.map_err(told)?;
     connection.abort();
-    let Envelope { data } = serde_json::from_slice(&body).ok()?;
-    Some(data)
+    Ok(Answer { status, body })
 }
 
 /// Trusts the certificate that the instance was configured with, whoever signed it and for whatever name, and no other.
-fn trusting(shown: CertificateDer<'static>) -> Option<ClientConfig> {
+fn trusting(shown: CertificateDer<'static>) -> Result<ClientConfig, TlsError> {
     let provider = Arc::new(crypto::ring::default_provider());
     let verifier = Arc::new(Ours { shown, provider: Arc::clone(&provider) });
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().ok()?;
-    Some(config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    Ok(config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
 }
 
 #[derive(Debug)]
