@@ -68,15 +68,7 @@ async fn a_commit_that_is_streamed_but_not_yet_visible_survives_the_load() {
     world.user("live", 7, "100").await;
     world.user("live", 8, "100").await;
     world.lockstep.init().await;
-    world.sql("ALTER SYSTEM SET synchronous_standby_names = 'a_standby_that_never_comes'").await;
-    world.sql("SELECT pg_reload_conf()").await;
-    world.postgres.eventually_value("SHOW synchronous_standby_names", "a_standby_that_never_comes").await;
-    let writer = world.postgres.client().await;
-    let held = tokio::spawn(async move {
-        writer.batch_execute("UPDATE users SET wallet_balance = 250 WHERE id = 7").await.expect("the commit");
-    });
-    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
-    world.postgres.eventually_value(waiting, "1").await;
+    let held = world.held_commit("UPDATE users SET wallet_balance = 250 WHERE id = 7").await;
     let visible = rows(&world.postgres.client().await, "SELECT wallet_balance FROM users WHERE id = 7").await;
     assert_eq!(visible[0][0].as_deref(), Some("100.000000"), "the commit is still held");
 
@@ -85,8 +77,7 @@ async fn a_commit_that_is_streamed_but_not_yet_visible_survives_the_load() {
     assert_eq!(world.store.get("user_balance:live:7").await.as_deref(), Some("250"), "the load took it back");
     assert_eq!(world.store.get("user_balance:live:8").await.as_deref(), Some("100"));
 
-    world.sql("ALTER SYSTEM RESET synchronous_standby_names").await;
-    world.sql("SELECT pg_reload_conf()").await;
+    world.release_commits().await;
     held.await.expect("the writer");
     world.eventually_equal().await;
     assert_eq!(world.store.get("user_balance:live:7").await.as_deref(), Some("250"));

@@ -426,25 +426,19 @@ async fn a_steady_flow_of_rows_that_touch_no_key_holds_no_checkpoint_back() {
 async fn a_user_in_doubt_whom_no_snapshot_sees_yet_is_put_right_once_one_does() {
     let world = World::running(On::Single).await;
     world.sql("ALTER TABLE users ALTER sending_orders SET STORAGE EXTERNAL").await;
-    world.sql("ALTER SYSTEM SET synchronous_standby_names = 'a_standby_that_never_comes'").await;
-    world.sql("SELECT pg_reload_conf()").await;
-    world.postgres.eventually_value("SHOW synchronous_standby_names", "a_standby_that_never_comes").await;
-    let writer = world.postgres.client().await;
-    let held = tokio::spawn(async move {
-        // The second row comes without the long value, and under another key.
-        let comes = "BEGIN; INSERT INTO users (id, user_type, wallet_balance, sending_orders) \
+    // The second row comes without the long value, and under another key.
+    let held = world
+        .held_commit(
+            "BEGIN; INSERT INTO users (id, user_type, wallet_balance, sending_orders) \
                      VALUES (7, 'live', 1, repeat('x', 6000)); \
-                     UPDATE users SET user_type = 'demo', wallet_balance = 2 WHERE id = 7; COMMIT";
-        writer.batch_execute(comes).await.expect("the commit");
-    });
-    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
-    world.postgres.eventually_value(waiting, "1").await;
+                     UPDATE users SET user_type = 'demo', wallet_balance = 2 WHERE id = 7; COMMIT",
+        )
+        .await;
     are_open(&world, 1).await;
     let looked =
         async || (world.lockstep.metric("lockstep_skipped_by_fence_total").await > 2.0).then_some(());
     eventually("it is looked for again and again", looked).await;
-    world.sql("ALTER SYSTEM RESET synchronous_standby_names").await;
-    world.sql("SELECT pg_reload_conf()").await;
+    world.release_commits().await;
     held.await.expect("the writer");
     are_open(&world, 0).await;
     world.eventually_equal().await;

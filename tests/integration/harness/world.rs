@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
+
 use super::oracle::{UserTable, differences, summary};
 use super::store::{On, Store};
 use super::subscriber::{Heard, lsn};
@@ -117,6 +119,26 @@ impl World {
 
     pub async fn sql(&self, statements: &str) {
         self.postgres.sql(statements).await;
+    }
+
+    /// Commits in a task of its own. It waits for a synchronous standby: the commit is in WAL and in the stream, and no
+    /// snapshot sees it before [`World::release_commits`].
+    pub async fn held_commit(&self, statements: &'static str) -> JoinHandle<()> {
+        self.sql("ALTER SYSTEM SET synchronous_standby_names = 'a_standby_that_never_comes'").await;
+        self.sql("SELECT pg_reload_conf()").await;
+        self.postgres.eventually_value("SHOW synchronous_standby_names", "a_standby_that_never_comes").await;
+        let writer = self.postgres.client().await;
+        let held = tokio::spawn(async move {
+            writer.batch_execute(statements).await.expect("the commit");
+        });
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+        self.postgres.eventually_value(waiting, "1").await;
+        held
+    }
+
+    pub async fn release_commits(&self) {
+        self.sql("ALTER SYSTEM RESET synchronous_standby_names").await;
+        self.sql("SELECT pg_reload_conf()").await;
     }
 
     pub async fn subscriber(&self) -> Subscriber {

@@ -21,13 +21,7 @@ async fn a_table_that_was_away_while_the_audit_looked_leaves_no_complaint_behind
 #[tokio::test(flavor = "multi_thread")]
 async fn a_foreign_write_over_a_commit_that_nobody_sees_yet_is_healed_once_it_is_seen() {
     let world = watched(On::Single, 1, NO_AUDIT).await;
-    world.sql("ALTER SYSTEM SET synchronous_standby_names = 'a_standby_that_never_comes'").await;
-    world.sql("SELECT pg_reload_conf()").await;
-    world.postgres.eventually_value("SHOW synchronous_standby_names", "a_standby_that_never_comes").await;
-    let postgres = world.postgres.client().await;
-    let waiting = tokio::spawn(async move {
-        postgres.batch_execute("UPDATE users SET wallet_balance = 105 WHERE id = 1").await
-    });
+    let held = world.held_commit("UPDATE users SET wallet_balance = 105 WHERE id = 1").await;
     let applied = async || (world.store.get("user_balance:live:1").await? == "105").then_some(());
     eventually("the change is in redis", applied).await;
     world.store.hset(&config_of("live:1"), "balance", "66").await;
@@ -35,8 +29,7 @@ async fn a_foreign_write_over_a_commit_that_nobody_sees_yet_is_healed_once_it_is
     all_looked_at(&world).await;
     all_looked_at(&world).await;
     assert_eq!(world.store.hash(&config_of("live:1")).await["balance"], "66", "what is read is older");
-    world.sql("ALTER SYSTEM RESET synchronous_standby_names").await;
-    world.sql("SELECT pg_reload_conf()").await;
-    waiting.await.expect("it ends").expect("it is committed");
+    world.release_commits().await;
+    held.await.expect("the writer");
     world.eventually_equal().await;
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{UNHEALED, Walsender, compared, consistency, get, states};
+use super::{UNHEALED, Walsender, a_row_is_held, compared, consistency, get, states};
 use crate::cases::config_of;
 use crate::harness::workload::Workload;
 use crate::harness::{On, Setup, World, eventually};
@@ -188,7 +188,7 @@ async fn what_the_stream_reaches_meanwhile_is_consistent() {
     let walsender = Walsender::freeze(&world).await;
     world.sql("UPDATE users SET wallet_balance = 200 WHERE id = 7").await;
     let wake = async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        a_row_is_held(&world).await;
         drop(walsender);
     };
     let (report, ()) = tokio::join!(compared(&world, 7), wake);

@@ -74,6 +74,13 @@ async fn get(world: &World, path: &str) -> Answer {
     ask(&world.lockstep, "GET", path).await
 }
 
+/// A row was read for somebody who asked, and waits for the stream: the connection is kept meanwhile.
+async fn a_row_is_held(world: &World) {
+    let held = "SELECT count(*) > 0 FROM pg_stat_activity WHERE state = 'idle' \
+                AND query LIKE 'BEGIN ISOLATION LEVEL REPEATABLE READ%'";
+    world.postgres.eventually_value(held, "t").await;
+}
+
 async fn post(world: &World, path: &str) -> Answer {
     ask(&world.lockstep, "POST", path).await
 }

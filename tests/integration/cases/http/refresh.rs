@@ -1,10 +1,12 @@
 //! All keys of a user written again because an operator asks for it.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::{AT_ONCE, Answer, UNHEALED, Walsender, ask, asked_often, compared, force_refresh, get, post};
+use super::{
+    AT_ONCE, Answer, UNHEALED, Walsender, a_row_is_held, ask, asked_often, compared, force_refresh, get, post,
+};
 use crate::cases::config_of;
 use crate::harness::subscriber::{BALANCE_UPDATES, USER_UPDATES, lsn};
 use crate::harness::workload::{Growing, Workload};
@@ -114,7 +116,7 @@ async fn a_refresh_waits_for_the_stream(on: On) {
     let walsender = Walsender::freeze(&world).await;
     world.credit(7, "50").await;
     let wake = async {
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        a_row_is_held(&world).await;
         assert_eq!(world.store.get("user_balance:live:7").await.as_deref(), Some("100.5"), "not before");
         drop(walsender);
     };
@@ -234,7 +236,7 @@ async fn a_refresh_of_a_frozen_instance_moves_nothing_back() {
     let walsender = Walsender::freeze(&world).await;
     world.sql("UPDATE users SET wallet_balance = 200 WHERE id = 7").await;
     let freeze = async {
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        a_row_is_held(&world).await;
         world.lockstep.signal("STOP");
         drop(walsender);
         second.wait_ready().await;

@@ -1,7 +1,5 @@
 //! A commit that waits for a synchronous standby is in WAL, in the stream and in Redis, and no reading sees it yet.
 
-use std::time::Duration;
-
 use serde_json::json;
 
 use super::{UNHEALED, compared, force_refresh, post, states};
@@ -19,23 +17,10 @@ async fn held(on: On) -> (World, tokio::task::JoinHandle<()>) {
     world.user("live", 7, "100").await;
     world.lockstep.init().await;
     world.lockstep.run().await;
-    world.sql("ALTER SYSTEM SET synchronous_standby_names = 'a_standby_that_never_comes'").await;
-    world.sql("SELECT pg_reload_conf()").await;
-    world.postgres.eventually_value("SHOW synchronous_standby_names", "a_standby_that_never_comes").await;
-    let writer = world.postgres.client().await;
-    let held = tokio::spawn(async move {
-        writer.batch_execute("UPDATE users SET wallet_balance = 250 WHERE id = 7").await.expect("the commit");
-    });
+    let held = world.held_commit("UPDATE users SET wallet_balance = 250 WHERE id = 7").await;
     let there = async || (world.store.get("user_balance:live:7").await? == "250").then_some(());
     eventually("the commit is in Redis", there).await;
-    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
-    world.postgres.eventually_value(waiting, "1").await;
     (world, held)
-}
-
-async fn release(world: &World) {
-    world.sql("ALTER SYSTEM RESET synchronous_standby_names").await;
-    world.sql("SELECT pg_reload_conf()").await;
 }
 
 async fn a_commit_that_no_reading_sees_yet_is_called_nothing_but_in_flight(on: On) {
@@ -45,7 +30,7 @@ async fn a_commit_that_no_reading_sees_yet_is_called_nothing_but_in_flight(on: O
     let mut told = states(&report);
     told.sort();
     assert_eq!(told, ["-:in_flight", "balance:in_flight", "wallet_balance:in_flight"], "{report}");
-    release(&world).await;
+    world.release_commits().await;
     held.await.expect("the writer");
     assert_eq!(compared(&world, 7).await["is_consistent"], json!(true));
 }
@@ -55,10 +40,12 @@ async fn a_refresh_waits_until_what_redis_holds_is_seen(on: On) {
     let subscriber = world.subscriber().await;
     let refresh = force_refresh(7);
     let release = async {
-        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        let tried =
+            async || (world.lockstep.metric("lockstep_skipped_by_fence_total").await > 2.0).then_some(());
+        eventually("it is tried again and again", tried).await;
         assert_eq!(world.store.get("user_balance:live:7").await.as_deref(), Some("250"), "nothing went back");
         assert!(subscriber.heard().is_empty(), "nothing was told");
-        release(&world).await;
+        world.release_commits().await;
     };
     let (answer, ()) = tokio::join!(post(&world, &refresh), release);
     assert_eq!(answer.status, 200, "{}", answer.json);

@@ -79,13 +79,7 @@ async fn what_is_wrong_is_found_beside_running_writers(on: On) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_no_snapshot_sees_yet_is_no_alarm() {
     let world = unwatched(On::Single, 2).await;
-    world.sql("ALTER SYSTEM SET synchronous_standby_names = 'a_standby_that_never_comes'").await;
-    world.sql("SELECT pg_reload_conf()").await;
-    world.postgres.eventually_value("SHOW synchronous_standby_names", "a_standby_that_never_comes").await;
-    let writer = world.postgres.client().await;
-    let held = tokio::spawn(async move {
-        writer.batch_execute("UPDATE users SET wallet_balance = 250 WHERE id = 1").await.expect("the commit");
-    });
+    let held = world.held_commit("UPDATE users SET wallet_balance = 250 WHERE id = 1").await;
     let ahead =
         async || (world.store.get("user_balance:live:1").await.as_deref() == Some("250")).then_some(());
     eventually("redis holds what nobody sees", ahead).await;
@@ -93,8 +87,7 @@ async fn a_commit_that_no_snapshot_sees_yet_is_no_alarm() {
     assert_eq!(seen.as_deref(), Some("100"), "the commit is still held");
     let (code, report) = verified(&world, &[]).await;
     assert_eq!((code, counts(&report), &report["changing"]), (0, [1, 0, 0, 0, 0], &1.into()), "{report:#}");
-    world.sql("ALTER SYSTEM RESET synchronous_standby_names").await;
-    world.sql("SELECT pg_reload_conf()").await;
+    world.release_commits().await;
     held.await.expect("the writer");
     let (code, report) = verified(&world, &[]).await;
     assert_eq!((code, counts(&report)), (0, [2, 0, 0, 0, 0]), "{report:#}");
