@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use crate::balance::{Event, Kind, Mapping, Refused};
+use crate::balance::{Event, Kind, Mapping, Refused, User};
 use crate::catalog::query_error;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -71,6 +71,14 @@ impl Reader {
         let commit = self.commit_of(rows);
         let Reader { mapping, key_map, .. } = self;
         plans(mapping, table, rows, (kind, &commit), |event| key_map.plan(event))
+    }
+
+    /// Whose rows these are; not of those that touch no key.
+    fn users_of(&mut self, table: &Table, rows: &Rows) -> Vec<User> {
+        let commit = self.commit_of(rows);
+        let user =
+            |row| self.mapping.row_event(&table.relation, row, Kind::Loaded, &commit).ok().map(|e| e.user);
+        rows.rows.iter().filter_map(user).collect()
     }
 
     /// What stands for a commit with rows that were read. It is none of the stream's: the rows' time is their own,

@@ -47,18 +47,33 @@ pub async fn repair(mut reader: Reader, mut users: mpsc::Receiver<User>) -> Resu
 }
 
 /// Whom no table holds is gone, or came with a transaction that no snapshot sees yet: the fence knows which, and the
-/// latter are read once more.
+/// latter are repaired once more. Who is seen only by the second of the two readings is read again here.
 async fn repair_users(reader: &mut Reader, users: &HashSet<User>) -> Result<()> {
-    read_again(reader, users, Kind::Reread(Reread::Repair)).await?;
-    let tables: Vec<Table> = load::described(reader).await?.into_iter().map(|(_, table)| table).collect();
-    let users: Vec<User> = users.iter().cloned().collect();
     let config = Arc::clone(&reader.config);
-    let mut lease = Lease::new(&config.postgres);
-    sweep::remove_absent(reader, &mut lease, &tables, &users).await.map(drop)
+    let mut left = users.clone();
+    loop {
+        let found = read_again(reader, &left, Kind::Reread(Reread::Repair)).await?;
+        left.retain(|user| !found.contains(user));
+        if left.is_empty() {
+            return Ok(());
+        }
+        let tables: Vec<Table> = load::described(reader).await?.into_iter().map(|(_, table)| table).collect();
+        let missing: Vec<User> = left.iter().cloned().collect();
+        let mut lease = Lease::new(&config.postgres);
+        let absent = sweep::remove_absent(reader, &mut lease, &tables, &missing).await?;
+        if absent == missing.len() as u64 {
+            return Ok(());
+        }
+    }
 }
 
-/// Reads users afresh and hands them in, each as `kind`; those who are not there are left alone.
-pub(super) async fn read_again(reader: &mut Reader, users: &HashSet<User>, kind: Kind) -> Result<()> {
+/// Reads users afresh and hands them in, each as `kind`; those who are not there are left alone. Returns who is.
+pub(super) async fn read_again(
+    reader: &mut Reader,
+    users: &HashSet<User>,
+    kind: Kind,
+) -> Result<HashSet<User>> {
+    let mut found = HashSet::new();
     let config = Arc::clone(&reader.config);
     let mut lease = Lease::new(&config.postgres);
     for spec in &config.tables {
@@ -79,11 +94,12 @@ pub(super) async fn read_again(reader: &mut Reader, users: &HashSet<User>, kind:
         let which = Which::Ids(ids);
         loop {
             let rows = read::read(lease.client().await?, &table, &which).await?;
+            found.extend(reader.users_of(&table, &rows));
             let handed_in = reader.hand_in(&table, rows, kind);
             if lease.while_waiting(handed_in).await? == ChunkEnd::Written {
                 break;
             }
         }
     }
-    Ok(())
+    Ok(found)
 }

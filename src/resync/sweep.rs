@@ -12,7 +12,6 @@ use bytes::Bytes;
 use super::Reader;
 use super::read::{self, Which};
 use super::table::Table;
-use crate::balance::Kind;
 use crate::balance::User;
 use crate::config::UserType;
 use crate::error::Result;
@@ -120,12 +119,7 @@ impl Seen {
                 of_table.map(|user| &*user.id).filter(|id| table.can_hold(id)).collect();
             let ids = ids.into_iter().map(str::to_owned).collect();
             let rows = read::read(lease.client().await?, table, &Which::Ids(ids)).await?;
-            let commit = reader.commit_of(&rows);
-            let users = rows.rows.iter().filter_map(|row| {
-                let event = reader.mapping.row_event(&table.relation, row, Kind::Loaded, &commit);
-                event.ok().map(|event| event.user)
-            });
-            seen.present.extend(users);
+            seen.present.extend(reader.users_of(table, &rows));
             seen.snapshot.get_or_insert(rows.snapshot);
             seen.read_before = seen.read_before.max(rows.read_before);
         }

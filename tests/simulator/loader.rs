@@ -78,8 +78,7 @@ impl Loader {
         let mut batch = Vec::new();
         while users.recv_many(&mut batch, BATCH).await > 0 {
             let users: Vec<User> = std::mem::take(&mut batch);
-            let ids: Vec<String> = users.iter().map(|user| user.id.to_string()).collect();
-            while let Err(fault) = self.repair_users(&ids, &users).await {
+            while let Err(fault) = self.repair_users(&users).await {
                 transient(fault)?;
                 tokio::time::sleep(RETRY).await;
             }
@@ -214,18 +213,29 @@ impl Loader {
         Ok(Rows { snapshot, rows, read_before, is_flushed: true })
     }
 
-    async fn repair_users(&self, ids: &[String], users: &[User]) -> Result<()> {
-        self.read_again(ids).await?;
-        self.remove_absent(users).await
+    async fn repair_users(&self, users: &[User]) -> Result<()> {
+        let mut left = users.to_vec();
+        loop {
+            let found = self.read_again(&left).await?;
+            left.retain(|user| !found.contains(user));
+            if left.is_empty() || self.remove_absent(&left).await? == left.len() {
+                return Ok(());
+            }
+        }
     }
 
-    async fn read_again(&self, ids: &[String]) -> Result<()> {
+    /// Returns who was there.
+    async fn read_again(&self, users: &[User]) -> Result<Vec<User>> {
         let mut reader = self.reader.clone();
+        let is_meant = |id: &u32| users.iter().any(|user| *user.id == *id.to_string());
+        let mut found = Vec::new();
         loop {
-            let rows = self.read(|id| ids.contains(&id.to_string())).await?;
+            let rows = self.read(|id| is_meant(&id)).await?;
+            let (plans, _) = reader.plans(&self.table, &rows, Kind::Loaded);
+            found.extend(plans.into_iter().map(|plan| plan.user));
             let kind = Kind::Reread(Reread::Repair);
             if reader.hand_in(&self.table, rows, kind).await? == ChunkEnd::Written {
-                return Ok(());
+                return Ok(found);
             }
         }
     }
@@ -246,16 +256,17 @@ impl Loader {
         Ok(())
     }
 
-    /// Keys of those whom the table does not hold; as `resync::sweep::remove_absent`.
-    async fn remove_absent(&self, users: &[User]) -> Result<()> {
+    /// Keys of those whom the table does not hold; how many they are. As `resync::sweep::remove_absent`.
+    async fn remove_absent(&self, users: &[User]) -> Result<usize> {
         loop {
             let (snapshot, present, read_before) = self.read_users(|_| true).await?;
             let present: Vec<String> = present.iter().map(|(user, _)| user.to_string()).collect();
             let absent =
                 users.iter().filter(|user| !present.contains(&format!("{}:{}", user.user_type, user.id)));
             let plans: Vec<_> = absent.map(|user| self.reader.key_map.plan_absent(user)).collect();
-            if plans.is_empty() {
-                return Ok(());
+            let count = plans.len();
+            if count == 0 {
+                return Ok(0);
             }
             let chunk = |done| {
                 let refused = Vec::new();
@@ -270,7 +281,7 @@ impl Loader {
                 })
             };
             if self.reader.errand(chunk).await? == ChunkEnd::Written {
-                return Ok(());
+                return Ok(count);
             }
         }
     }
