@@ -135,7 +135,9 @@ impl Lockstep {
         let made = std::process::Command::new("mkfifo").arg(&typed).status();
         assert!(made.is_ok_and(|status| status.success()));
         let program = env!("CARGO_BIN_EXE_lockstep");
-        let command = format!("{program} {} --config {}", arguments.join(" "), self.config_path().display());
+        // `exec`, because a plain sh would stay between and be ended by Ctrl-C itself, with status 130.
+        let command =
+            format!("exec {program} {} --config {}", arguments.join(" "), self.config_path().display());
         let mut script = guarded("script", None);
         // Opened for both, so that neither side waits for the other.
         script.args(["--quiet", "--flush", "--return", "--command", &command, "/dev/null"]);
