@@ -338,7 +338,9 @@ impl Redis {
     ) -> Result<Reply, String> {
         let node = self.conns[&id].node;
         self.redirected(node, keys)?;
-        if let Some(error) = self.nodes[node].fails.take() {
+        // The records about loads, terms and checkpoints would take it first, and this bug is in the plans' calls.
+        let spared = self.mutant == Some(Mutant::RetryOutOfOrder) && !script.starts_with(APPLY);
+        if !spared && let Some(error) = self.nodes[node].fails.take() {
             return Err(error.into());
         }
         if self.nodes[node].out_of_memory && !script.contains("allow-oom") {
