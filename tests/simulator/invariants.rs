@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
+use lockstep::lsn::Lsn;
 
 use crate::model::keyspace::Keyspace;
 use crate::model::postgres::{Commit, Op, Postgres, Row, User};
@@ -61,8 +62,10 @@ pub struct Checks {
     pub ever_foreign: HashMap<Bytes, BTreeSet<String>>,
     /// By user where its fence has ever stood.
     held: HashMap<User, Place>,
-    /// By event, user and channel when it was published, in commands.
-    published: HashMap<(String, User, bool), u64>,
+    /// By event, user and channel when it was published, in commands, and in which epoch.
+    published: HashMap<(String, User, bool), (u64, u64)>,
+    /// By user the epoch of its fence.
+    fence_epoch: HashMap<User, u64>,
     /// By user the place of the last event that was published for the first time.
     told: HashMap<User, Place>,
     /// By commit and user, whether any event was published.
@@ -163,6 +166,7 @@ impl Checks {
         };
         let Some(user) = user(who) else { return };
         if !own {
+            self.fence_epoch.insert(user, u64::from_str_radix(&fence[..8], 16).unwrap());
             let held = self.held.entry(user).or_default();
             *held = (*held).max(place);
         }
@@ -228,10 +232,12 @@ impl Checks {
         }
         self.events.insert((place.0, user));
         let key = (event.to_owned(), user, updates);
-        if let Some(before) = self.published.insert(key, self.now) {
+        let epoch = self.fence_epoch.get(&user).copied().unwrap_or(0);
+        if let Some((before, older)) = self.published.insert(key, (self.now, epoch)) {
             let lost = self.fence_lost.get(&user).copied().unwrap_or(0);
             self.counts.doubled += 1;
-            if lost < before {
+            // A loss of every checkpoint ends an epoch; what an instance of the old one had under way may come later.
+            if lost < before && epoch <= older {
                 self.fail("published once", || format!("{event} of {user} again"));
             }
             return;
@@ -295,12 +301,27 @@ impl Checks {
         for key in space.keys.keys() {
             let Some((user, shown)) = shown(key, space) else { continue };
             let foreign = self.ever_foreign.get(key);
-            for (field, value) in
-                shown.into_iter().filter(|(_, value)| !foreign.is_some_and(|of| of.contains(value)))
-            {
-                if let Some(index) = number(&value).and_then(|number| self.committed.get(&(user, number))) {
+            for (field, value) in shown {
+                // What another program wrote over is there again.
+                if foreign.is_some_and(|of| of.contains(&value)) {
+                    self.foreign.entry(key.clone()).or_default().insert(value);
+                } else if let Some(index) =
+                    number(&value).and_then(|number| self.committed.get(&(user, number)))
+                {
                     self.readable.insert((key.clone(), field), *index);
                 }
+            }
+        }
+    }
+
+    /// An instance hears of keys that were written. A derived one counts as written then: a change that Redis has
+    /// already is behind it, and the ledger of other writers, which is not modelled, deletes it after a grace.
+    pub fn heard(&mut self, keys: &[Bytes], commits: &[Commit]) {
+        for key in keys {
+            let who = text(key).strip_prefix("financial_summary:").and_then(user);
+            if let (Some(written), Some(who)) = (self.derived.get_mut(key), who) {
+                let (has, _) = self.held.get(&who).copied().unwrap_or_default();
+                *written = (*written).max(commits.partition_point(|commit| commit.lsn <= has));
             }
         }
     }
@@ -309,6 +330,11 @@ impl Checks {
     pub fn gap(&mut self, postgres: &Postgres) {
         self.in_gap = postgres.commits.len();
         self.unacknowledged = self.unacknowledged.max(self.in_gap);
+    }
+
+    /// Where the slot was made anew.
+    pub fn gap_end(&self, commits: &[Commit]) -> Lsn {
+        Lsn(commits.get(..self.in_gap).and_then(<[Commit]>::last).map_or(0, |commit| commit.end))
     }
 
     /// Everything rests: every change was published, once.

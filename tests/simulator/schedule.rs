@@ -183,7 +183,7 @@ impl<'s> Run<'s> {
                             world.execute(conn);
                         }
                     }
-                    world.redis.deliver(conn, random.below(5));
+                    world.deliver(conn, random.below(5));
                 }
                 if random.one_in(2) {
                     let gate =
@@ -211,7 +211,7 @@ impl<'s> Run<'s> {
     fn deliver(&mut self, random: &mut Random) {
         let world = &mut *self.world.lock();
         let Some(conn) = random.pick(&world.redis.deliverable()) else { return };
-        world.redis.deliver(conn, 1 + random.below(6));
+        world.deliver(conn, 1 + random.below(6));
     }
 
     /// The walsender sends, and hears.

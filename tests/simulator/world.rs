@@ -58,6 +58,12 @@ impl World {
         }
     }
 
+    /// A client sees what Redis has written.
+    pub fn deliver(&mut self, conn: u64, replies: usize) {
+        let heard = self.redis.deliver(conn, replies);
+        self.checks.heard(&heard, &self.postgres.commits);
+    }
+
     /// Gates that may open.
     pub fn openable(&self) -> Vec<usize> {
         let locked = self.postgres.table_is_locked();

@@ -225,21 +225,24 @@ impl Redis {
         self.conns.iter().filter(|(_, conn)| waits(conn)).map(|(id, _)| *id).collect()
     }
 
-    /// The client sees what the server has written, up to so many replies.
-    pub fn deliver(&mut self, conn: u64, replies: usize) {
-        let Some(conn) = self.conns.get_mut(&conn) else { return };
+    /// The client sees what the server has written, up to so many replies; the keys of which it hears.
+    pub fn deliver(&mut self, conn: u64, replies: usize) -> Vec<Bytes> {
+        let mut heard = Vec::new();
+        let Some(conn) = self.conns.get_mut(&conn) else { return heard };
         for _ in 0..replies {
             match conn.outbox.pop_front() {
                 // Whoever asked may not wait any more.
                 Some(Written::Reply(answer, reply)) => drop(answer.send(reply)),
                 Some(Written::Announced(keys)) => {
                     if let Some(announced) = &conn.announced {
+                        heard.extend_from_slice(&keys);
                         let _ = announced.send(keys);
                     }
                 }
-                None => return,
+                None => break,
             }
         }
+        heard
     }
 
     /// The server executes the next command of a connection.
