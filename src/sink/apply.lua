@@ -1,8 +1,8 @@
 -- Applies the plans of several users, each behind its fence, in one atomic step.
 --
 -- KEYS: the fences of all plans, then for each plan the keys of its steps in their order.
--- ARGV[1], MessagePack: { mode ("stream" or "snapshot"), xmin, xmax, running ids (hex, comma-separated), tombstone
--- TTL in ms, layouts, plans }.
+-- ARGV[1], MessagePack: { mode ("stream" or "snapshot"), xmin, xmax, running ids (hex, comma-separated), whether keys
+-- are only released (0 or 1), tombstone TTL in ms, layouts, plans }.
 -- A layout is what plans have in common: { flags, number of KEYS besides the fence, number of further ARGV, steps }.
 -- A plan: { number of its layout, new fence, the position the fence must have reached first (or ""), values of the
 -- steps in their order ... }.
@@ -16,6 +16,9 @@
 -- Order: the writes of all plans, then every key that is to go, then the fences, then the publishes. Nothing is
 -- published before its fence is stored, and no fence is stored before its keys are.
 --
+-- Out of memory nothing can be written, and what a plan would have written over is stale: released, its keys are
+-- deleted and nothing else happens, unless the fence says that they are no older than the plan.
+--
 -- Reply, a line for each plan: a applied, u applied as user_update (both may be followed by the number of keys
 -- of another type that were replaced, and by k where a guard kept keys that were to go), s skipped (followed by the
 -- fence's epoch where that is a later one), w not tried,
@@ -24,7 +27,7 @@
 -- event which another refuses.
 local sub, find, match, unpack, pcall = string.sub, string.find, string.match, unpack, pcall
 local call, try, KEYS, ARGV = redis.call, redis.pcall, KEYS, ARGV
-local mode, xmin, xmax, running, tombstone, layouts, plans = unpack(cmsgpack.unpack(ARGV[1]))
+local mode, xmin, xmax, running, releases, tombstone, layouts, plans = unpack(cmsgpack.unpack(ARGV[1]))
 local UNKNOWN, CHUNK = string.rep('-', 16), 1000
 
 -- By fence key what is stored there, or will be at the end of this call.
@@ -135,6 +138,11 @@ local function stopped(old, new)
   return not seen
 end
 
+-- Also where a snapshot could write: somebody further on has already.
+local function is_behind(old, new)
+  return old and sub(old, 1, 32) > sub(new, 1, 32)
+end
+
 -- `pairs` holds the names at its odd places; the values are put between them. A key that is not to be `made` is only
 -- deleted where it is of another type: these fields alone would pass for the whole.
 local function hash(key, pairs, removes, plan, at, made)
@@ -170,6 +178,10 @@ end
 -- `k` and `a` are the last KEYS and ARGV before the plan's own.
 local function apply(number, plan, layout, k, a)
   local old, new, after = fences[KEYS[number]], plan[2], plan[3]
+  if releases == 1 then
+    if not stopped(old, new) and not is_behind(old, new) then doom(k, layout[2]) end
+    return 's'
+  end
   if after ~= '' and (not old or sub(old, 1, 32) < after) then return 'w' end
   if stopped(old, new) then return sub(old, 1, 8) > sub(new, 1, 8) and 's' .. sub(old, 1, 8) or 's' end
   local changed

@@ -238,11 +238,7 @@ impl Sink {
         works: &[Work],
         derived: &[Vec<Bytes>],
     ) -> (Vec<(Batch, Sent)>, Result<Rest, Trouble>) {
-        let snapshot = match &flight.fencing {
-            Fencing::Stream => None,
-            Fencing::Snapshot { snapshot, present } => Some((snapshot.clone(), *present)),
-        };
-        let mut writer = CallWriter::new(flight, Frame { epochs: self.epochs(), snapshot });
+        let mut writer = CallWriter::new(flight, self.frame(flight, false));
         let mut sent = Vec::new();
         let mut rest = Ok(Rest::Nothing);
         for (index, work) in works.iter().enumerate().filter(|(_, work)| work.outcome.is_none()) {
@@ -267,7 +263,16 @@ impl Sink {
         (sent, rest)
     }
 
-    async fn write(&self, batches: Vec<Batch>, sent: &mut Vec<(Batch, Sent)>) {
+    /// What the parts of a flight share; `releases`: their stale keys are only to be deleted.
+    pub(super) fn frame(&self, flight: &Flight, releases: bool) -> Frame {
+        let snapshot = match &flight.fencing {
+            Fencing::Stream => None,
+            Fencing::Snapshot { snapshot, present } => Some((snapshot.clone(), *present)),
+        };
+        Frame { epochs: self.epochs(), snapshot, releases }
+    }
+
+    pub(super) async fn write(&self, batches: Vec<Batch>, sent: &mut Vec<(Batch, Sent)>) {
         for mut batch in batches {
             let commands = batch.take_commands();
             let replies = match self.lanes.get(&batch.address) {
@@ -279,7 +284,7 @@ impl Sink {
     }
 
     /// The node for a part.
-    async fn target(&mut self, work: &Work) -> Result<Target, Trouble> {
+    pub(super) async fn target(&mut self, work: &Work) -> Result<Target, Trouble> {
         let (address, asked) = match (&work.ask, self.lanes.topology().owner(work.part.slot)) {
             (Some(target), _) => (target.clone(), true),
             (None, Some(owner)) => (owner.clone(), false),

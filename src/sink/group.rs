@@ -79,11 +79,6 @@ pub fn cut(plan: &KeyPlan, index: usize, topology: &Topology, derived: &[Bytes])
     Ok(parts)
 }
 
-/// The keys that a part writes or deletes, without derived ones.
-pub fn keys<'a>(plan: &'a KeyPlan, part: &'a Part) -> impl Iterator<Item = &'a Bytes> {
-    part.steps.iter().filter_map(|step| plan.steps.get(*step)?.key())
-}
-
 /// Whether a key is prefix, anything, suffix.
 pub fn matches(key: &[u8], prefix: &[u8], suffix: &[u8]) -> bool {
     key.len() >= prefix.len() + suffix.len() && key.starts_with(prefix) && key.ends_with(suffix)

@@ -28,6 +28,8 @@ pub struct Frame {
     /// What the fences are compared with, for rows of a snapshot: what it saw, and the stream's position;
     /// `None` for rows of the stream, each at its plan's own.
     pub snapshot: Option<(Snapshot, Position)>,
+    /// Whether the keys are only deleted, where they are stale: Redis is out of memory.
+    pub releases: bool,
 }
 
 /// MessagePack as the script's decoder knows it: text of any bytes, whole numbers, lists.
@@ -173,7 +175,7 @@ impl Request {
     /// The script's KEYS and ARGV.
     pub fn finish(self, frame: &Frame) -> (Vec<Bytes>, Vec<Bytes>) {
         let mut all = Pack(ByteBuf::with_capacity(self.plans.bytes().len() + 4 * 1024));
-        all.list(7);
+        all.list(8);
         match &frame.snapshot {
             None => all.text(b"stream").text(b"").text(b"").text(b""),
             Some((snapshot, _)) => {
@@ -181,7 +183,7 @@ impl Request {
                 all.text(b"snapshot").text(xmin.as_bytes()).text(xmax.as_bytes()).text(running.as_bytes())
             }
         };
-        all.number(TOMBSTONE_MS).list(self.layouts.len());
+        all.number(u8::from(frame.releases)).number(TOMBSTONE_MS).list(self.layouts.len());
         for layout in &self.layouts {
             all.append(layout.bytes());
         }
@@ -300,7 +302,8 @@ mod tests {
     use super::super::slots::{Address, Topology};
     use super::*;
 
-    const STREAM: Frame = Frame { epochs: Epochs { now: 1, fork: crate::lsn::Lsn::ZERO }, snapshot: None };
+    const STREAM: Frame =
+        Frame { epochs: Epochs { now: 1, fork: crate::lsn::Lsn::ZERO }, snapshot: None, releases: false };
 
     fn add(request: &mut Request, plan: &KeyPlan, after: Option<&Bytes>) -> Bytes {
         let part = cut(plan, 0, &Topology::Single(Address::new("a", 1)), &[]).unwrap().main.unwrap();

@@ -8,8 +8,6 @@ use super::{Applied, Outcome};
 
 /// Applies plans.
 const APPLY: &str = include_str!("apply.lua");
-/// Deletes keys although Redis is out of memory: readers fall back to the database.
-const RELEASE: &str = "#!lua flags=allow-oom\nreturn redis.call('UNLINK', unpack(KEYS))";
 /// Puts a checkpoint over the one that was there before and over no other: two instances may try at the same time, one
 /// of which was frozen since it was the leader. Over itself too, where the reply to the first try was lost.
 const KEEP: &str = "local now = redis.call('GET', KEYS[1]) or ''
@@ -34,7 +32,6 @@ return redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[4])";
 #[derive(Debug, Clone)]
 pub struct Scripts {
     apply: Bytes,
-    release: Option<Bytes>,
     keep: Bytes,
     lease: Bytes,
 }
@@ -43,7 +40,7 @@ impl Scripts {
     /// Loads the scripts into `node`.
     ///
     /// # Errors
-    /// The node's; a server older than 7.0, which does not know script flags, has no release script.
+    /// The node's.
     pub async fn load(node: &Node) -> Result<Scripts, NodeError> {
         let load = |text: &'static str| Command::fixed("SCRIPT", &["LOAD", text]);
         let hash = |reply: Reply| {
@@ -52,17 +49,11 @@ impl Scripts {
                 .cloned()
                 .ok_or_else(|| NodeError::Other("unexpected reply to SCRIPT LOAD".to_owned()))
         };
-        let mut replies =
-            node.send(vec![load(APPLY), load(KEEP), load(LEASE), load(RELEASE)]).await.into_iter();
+        let mut replies = node.send(vec![load(APPLY), load(KEEP), load(LEASE)]).await.into_iter();
         let apply = replies.next().unwrap_or(Err(NodeError::TimedOut)).and_then(hash)?;
         let keep = replies.next().unwrap_or(Err(NodeError::TimedOut)).and_then(hash)?;
         let lease = replies.next().unwrap_or(Err(NodeError::TimedOut)).and_then(hash)?;
-        let release = match replies.next().unwrap_or(Err(NodeError::TimedOut)).and_then(hash) {
-            Ok(hash) => Some(hash),
-            Err(NodeError::Other(_)) => None,
-            Err(error) => return Err(error),
-        };
-        Ok(Scripts { apply, release, keep, lease })
+        Ok(Scripts { apply, keep, lease })
     }
 
     /// The call that applies plans.
@@ -79,14 +70,6 @@ impl Scripts {
     /// The call that takes the term, renews the lease or ends it; nil where another has the term.
     pub fn lease(&self, term: Bytes, lease: Bytes, args: Vec<Bytes>) -> Command {
         Command::new("EVALSHA", call_args(self.lease.clone(), vec![term, lease], args))
-    }
-
-    /// The call that deletes keys of one slot under memory pressure.
-    pub fn release(&self, keys: Vec<Bytes>) -> Command {
-        match &self.release {
-            Some(hash) => Command::new("EVALSHA", call_args(hash.clone(), keys, Vec::new())),
-            None => Command::new("UNLINK", keys),
-        }
     }
 }
 

@@ -2,14 +2,10 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::apply::Run;
-use super::group;
+use super::call::CallWriter;
 use super::lanes::Trouble;
-use super::node::Command;
 use super::reply::NodeError;
-use super::slots::Address;
 use super::{Flight, Sink, SinkState};
 use crate::backoff::Outage;
 use crate::error::{Error, Fault};
@@ -33,29 +29,26 @@ impl Sink {
         }
     }
 
-    /// Out of memory: the stale keys of the flight's users are deleted, so that readers ask the database.
+    /// Out of memory: the stale keys of the flight's users are deleted, so that readers ask the database. Their fences
+    /// stay: these keep an older value from coming back, and the keys that another instance wrote since.
     async fn release(&mut self, flight: &Flight, run: &mut Run) {
         if std::mem::replace(&mut run.released, true) {
             return;
         }
         let undone = run.others.iter().chain(&run.mains).filter(|work| work.outcome.is_none());
+        let mut writer = CallWriter::new(flight, self.frame(flight, true));
         let mut released = 0;
-        let mut calls: Vec<(Address, Command)> = Vec::new();
-        for work in undone {
-            let Some(plan) = flight.plans.get(work.part.plan) else { continue };
-            // The fence stays: it is what keeps an older value from coming back.
-            let keys: Vec<Bytes> = group::keys(plan, &work.part).cloned().collect();
-            let owner = self.lanes.topology().owner(work.part.slot);
-            let lane = owner.and_then(|owner| self.lanes.get(owner));
-            if let (false, Some(owner), Some(lane)) = (keys.is_empty(), owner, lane) {
-                calls.push((owner.clone(), lane.scripts.release(keys)));
+        for (index, work) in undone.enumerate() {
+            if let Ok(target) = self.target(work).await {
+                writer.add(index, &work.part, &[], target);
                 released += 1;
             }
         }
-        for (address, command) in calls {
-            if let Some(lane) = self.lanes.get(&address)
-                && let Err(error) = lane.node.call(command).await
-            {
+        let mut sent = Vec::new();
+        self.write(writer.finish(), &mut sent).await;
+        for (batch, sent) in sent {
+            let address = batch.address.clone();
+            if let Some(Err(error)) = sent.replies().await.into_iter().find(Result::is_err) {
                 tracing::warn!(%address, error = error.label(), "keys could not be deleted");
                 return;
             }

@@ -20,6 +20,12 @@ redis = {
         return reply
     end,
 }
+-- What a script does not catch is its answer.
+run = function(script)
+    local ok, reply = pcall(script)
+    if ok or type(reply) == 'table' and reply.err then return reply end
+    error(reply, 0)
+end
 cmsgpack = { unpack = raw_unpack }
 bit = { band = raw_band }
 ";
@@ -43,7 +49,7 @@ pub fn run(text: &str, keys: &[Bytes], args: &[Bytes], space: &mut Keyspace) -> 
         *space = KEYSPACE.take().unwrap_or_default();
         match reply {
             Ok(value) => to_reply(value),
-            Err(error) => panic!("the script failed outside pcall: {error}"),
+            Err(error) => panic!("the script is wrong: {error}"),
         }
     })
 }
@@ -86,7 +92,7 @@ impl Interpreter {
         let globals = self.lua.globals();
         globals.raw_set("KEYS", list(keys)?)?;
         globals.raw_set("ARGV", list(args)?)?;
-        script.call(())
+        globals.get::<Function>("run")?.call(script)
     }
 }
 

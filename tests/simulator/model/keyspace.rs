@@ -8,6 +8,7 @@ use lockstep::sink::reply::Reply;
 
 /// Commands that a replica may be behind.
 const JOURNAL: usize = 48;
+const OUT_OF_MEMORY: &str = "OOM command not allowed when used memory > 'maxmemory'.";
 const WRONG_TYPE: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
 
 /// What a key holds.
@@ -30,6 +31,8 @@ pub struct Keyspace {
     journal: VecDeque<Undo>,
     /// What the command that runs published: channel and message.
     pub published: Vec<(Bytes, Bytes)>,
+    /// A script runs out of memory: it may delete, and what takes memory is refused until it has.
+    pub full: bool,
 }
 
 impl Keyspace {
@@ -117,6 +120,11 @@ impl Keyspace {
     /// Runs one command of data.
     pub fn execute(&mut self, name: &str, args: &[Bytes]) -> Result<Reply, String> {
         let ok = || Ok(Reply::Text(Bytes::from_static(b"OK")));
+        match name {
+            "SET" | "MSET" | "HSET" if self.full => return Err(OUT_OF_MEMORY.into()),
+            "DEL" | "UNLINK" | "HDEL" => self.full = false,
+            _ => {}
+        }
         match (name, args) {
             ("GET", [key]) => match self.keys.get(key).map(|value| &**value) {
                 None => Ok(Reply::Nil),

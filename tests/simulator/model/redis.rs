@@ -315,7 +315,10 @@ impl Redis {
                 let Some(script) = self.nodes[node].scripts.get(hash).cloned() else {
                     return Err("NOSCRIPT No matching script.".into());
                 };
-                self.evaluate(id, script, keys, args)
+                self.nodes[node].space.full = self.nodes[node].out_of_memory;
+                let reply = self.evaluate(id, script, keys, args);
+                self.nodes[node].space.full = false;
+                reply
             }
             (_, keys) => {
                 if !args.first().is_some_and(|key| key.starts_with(CHECKPOINT)) {
@@ -345,9 +348,6 @@ impl Redis {
         let spared = self.mutant == Some(Mutant::RetryOutOfOrder) && !script.starts_with(APPLY);
         if !spared && let Some(error) = self.nodes[node].fails.take() {
             return Err(error.into());
-        }
-        if self.nodes[node].out_of_memory && !script.contains("allow-oom") {
-            return Err("OOM command not allowed when used memory > 'maxmemory'.".into());
         }
         if self.mutant == Some(Mutant::CheckpointBeforeData) && script.starts_with(APPLY) {
             if self.conns[&id].overtaken {
