@@ -216,7 +216,10 @@ async fn fly(sink: &mut Sink, cargo: Cargo, stored: Option<Checkpoint>, key_map:
         Cargo::Rows { chunk, present, in_gap } => rows(sink, chunk, (present, in_gap), stored).await,
         Cargo::Mark(mark) => keep(sink, mark, stored).await,
         Cargo::Asked(record) => {
-            patiently(sink, async |sink| sink.write_mark(LoadMark::Asked, Some(&record)).await).await?;
+            let write = async |sink: &mut Sink| sink.write_mark(LoadMark::Asked, Some(&record)).await;
+            if !patiently(sink, write).await? {
+                return Err(sink.uncompared());
+            }
             Ok(Landed { asked: true, ..Landed::default() })
         }
         Cargo::Quarantine(record, version) => {
@@ -244,7 +247,9 @@ async fn keep(sink: &mut Sink, mark: Mark, checkpoint: Option<Checkpoint>) -> Re
     }
     let Mark { mark, value, done } = mark;
     let (stored, unkept) = (flight.checkpoint.filter(|_| sink.has_stored()), sink.unkept().cloned());
-    patiently(sink, async |sink| sink.write_mark(mark, value.as_deref()).await).await?;
+    if !patiently(sink, async |sink| sink.write_mark(mark, value.as_deref()).await).await? {
+        return Ok(Landed { returned: Some(Mark { mark, value, done }), ..Landed::default() });
+    }
     let _ = done.send(());
     let loaded = mark == LoadMark::Loaded && value.is_some();
     Ok(Landed { loaded, stored, unkept, ..Landed::default() })

@@ -41,6 +41,7 @@ mod keyspace;
 mod lanes;
 mod lease;
 mod look;
+mod marks;
 pub mod node;
 mod proof;
 mod quarantine;
@@ -54,6 +55,8 @@ pub mod slots;
 mod stored;
 mod tracking;
 mod unlink;
+
+use std::collections::HashMap;
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -73,7 +76,8 @@ pub use fence::Written;
 pub use keyspace::Walk;
 pub use lease::{Freshness, Renewed};
 pub use look::{Finding, Look, told_where_to_look};
-pub use records::{LoadMark, NodeFacts, NodeRecord, Records};
+pub use marks::LoadMark;
+pub use records::{NodeFacts, NodeRecord, Records};
 pub use tracking::{TrackedReader, Tracker, Way};
 
 /// The epoch of the first database history.
@@ -175,6 +179,8 @@ pub struct Sink {
     kept: keep::Kept,
     /// The quarantine as it was read or written last.
     quarantined: Option<Bytes>,
+    /// The records about loads as they were read or written last.
+    marks: HashMap<LoadMark, String>,
     /// What this session's term is known by; `None`: it has none yet.
     token: Option<Bytes>,
     /// Whether the last flight's checkpoint is on every node.
@@ -219,6 +225,7 @@ impl Sink {
             epoch: None,
             kept_epoch: None,
             other_epoch: 0,
+            marks: HashMap::new(),
             fork: Lsn::ZERO,
             compared: 0,
             forgiven: 0,
@@ -274,7 +281,7 @@ impl Sink {
 
     /// Nothing may be written before the records are compared: what a node lost is sent again, and the fences would
     /// take it for older than what came to it since.
-    fn uncompared(&self) -> Error {
+    pub fn uncompared(&self) -> Error {
         self.metrics.in_flight.set(0);
         self.report_connected();
         Error::transient("a redis node may have lost what it held: its records are compared", "")

@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 
-use super::Sink;
 use super::lanes::info_field;
 use super::node::{Command, Node};
 use super::reply::NodeError;
 use super::slots::{Address, Topology};
+use super::{LoadMark, Sink};
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 
@@ -44,30 +44,6 @@ pub struct NodeRecord {
     pub proves: bool,
     /// The epoch of fences when it was written.
     pub epoch: Option<u32>,
-}
-
-/// The records about loads; values are the caller's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LoadMark {
-    /// `lockstep:loaded:<slot>`: the load is finished.
-    Loaded,
-    /// `lockstep:load:<slot>`: how far it came.
-    Progress,
-    /// `lockstep:asked:<slot>`: the resyncs that were asked for.
-    Asked,
-    /// `lockstep:resync:<slot>`: how far the first of them came.
-    Resync,
-}
-
-impl LoadMark {
-    fn key(self, slot: &str) -> String {
-        match self {
-            LoadMark::Loaded => format!("lockstep:loaded:{slot}"),
-            LoadMark::Progress => format!("lockstep:load:{slot}"),
-            LoadMark::Asked => format!("lockstep:asked:{slot}"),
-            LoadMark::Resync => format!("lockstep:resync:{slot}"),
-        }
-    }
 }
 
 /// A master as `check` and `status` look at it.
@@ -111,32 +87,16 @@ impl Sink {
         let records = Records {
             quarantine,
             nodes,
-            loaded: self.read_text(LoadMark::Loaded.key(&self.slot)).await?,
-            load: self.read_text(LoadMark::Progress.key(&self.slot)).await?,
-            asked: self.read_text(LoadMark::Asked.key(&self.slot)).await?,
-            resync: self.read_text(LoadMark::Resync.key(&self.slot)).await?,
+            loaded: self.read_mark(LoadMark::Loaded).await?,
+            load: self.read_mark(LoadMark::Progress).await?,
+            asked: self.read_mark(LoadMark::Asked).await?,
+            resync: self.read_mark(LoadMark::Resync).await?,
             epoch: epochs.into_iter().flatten().max(),
         };
         self.other_epoch = 0;
         self.compared = generation;
         self.report_connected();
         Ok(records)
-    }
-
-    /// Writes or, with `None`, removes a record about loads.
-    ///
-    /// # Errors
-    /// The node's.
-    pub async fn write_mark(&mut self, mark: LoadMark, value: Option<&str>) -> Result<()> {
-        let key = mark.key(&self.slot);
-        match value {
-            Some(value) => self.write_text(key, value.to_owned()).await,
-            None => {
-                let command = Command::new("DEL", vec![key.clone().into()]);
-                self.lanes.call(key.as_bytes(), command).await?;
-                Ok(())
-            }
-        }
     }
 
     /// Begins a new database history: every later fence is past every earlier one. Nothing counts as written in it
@@ -171,7 +131,7 @@ impl Sink {
         }
     }
 
-    async fn read_text(&mut self, key: String) -> Result<Option<String>> {
+    pub(super) async fn read_text(&mut self, key: String) -> Result<Option<String>> {
         let reply = self.lanes.call(key.as_bytes(), get(key.clone().into())).await?;
         Ok(reply.utf8().map(str::to_owned))
     }

@@ -8,11 +8,14 @@ use super::{Applied, Outcome};
 
 /// Applies plans.
 const APPLY: &str = include_str!("apply.lua");
-/// Puts a checkpoint over the one that was there before and over no other: two instances may try at the same time, one
-/// of which was frozen since it was the leader. Over itself too, where the reply to the first try was lost.
+/// Puts a record, or none where it is empty, over the one that was there before and over no other: two instances may try
+/// at the same time, one of which was frozen since it was the leader. Over itself too, where the reply to the first try
+/// was lost.
 const KEEP: &str = "local now = redis.call('GET', KEYS[1]) or ''
 if now ~= ARGV[1] and now ~= ARGV[2] then return now ~= '' and now end
-return redis.call('SET', KEYS[1], ARGV[2])";
+if ARGV[2] ~= '' then return redis.call('SET', KEYS[1], ARGV[2]) end
+redis.call('DEL', KEYS[1])
+return 'OK'";
 
 /// What [`Sink::renew_lease`](super::Sink::renew_lease) and its neighbours do: nobody but who took the term last writes
 /// the lease or takes it away. KEYS: the term, the lease. ARGV: what to do, the token, the lease, its TTL in ms.
@@ -61,7 +64,7 @@ impl Scripts {
         Command::new("EVALSHA", call_args(self.apply.clone(), keys, args))
     }
 
-    /// The call that puts a record over the one before, empty where there was none; what is there where that is
+    /// The call that puts a record over the one before, each empty where there is none; what is there where that is
     /// another one, or nil.
     pub fn keep(&self, key: Bytes, before: Bytes, record: Bytes) -> Command {
         Command::new("EVALSHA", call_args(self.keep.clone(), vec![key], vec![before, record]))

@@ -250,7 +250,10 @@ impl Supervisor {
         // Behind the checkpoint: the mark alone would look like a node that forgot.
         if reason.is_none() && !redis.loaded {
             let record = cursor::record(&server.published);
-            pipeline.sink().await?.write_mark(LoadMark::Loaded, Some(&record)).await?;
+            let sink = pipeline.sink().await?;
+            if !sink.write_mark(LoadMark::Loaded, Some(&record)).await? {
+                return Err(sink.uncompared());
+            }
         }
         Ok(())
     }
@@ -279,8 +282,12 @@ impl Supervisor {
         let sink = pipeline.sink().await?;
         // In this order: stopped between the two, the next start must not go on behind an old mark.
         let record = cursor::record(published);
-        sink.write_mark(LoadMark::Progress, Some(reached.as_deref().unwrap_or(&record))).await?;
-        sink.write_mark(LoadMark::Loaded, None).await?;
+        let begins = reached.as_deref().unwrap_or(&record);
+        let marked = sink.write_mark(LoadMark::Progress, Some(begins)).await?
+            && sink.write_mark(LoadMark::Loaded, None).await?;
+        if !marked {
+            return Err(sink.uncompared());
+        }
         tracing::info!(reason = reason.describe(), "loading all users");
         *load = Some((self.start_load)(reached, published.to_owned()));
         Ok(())
