@@ -236,6 +236,8 @@ impl Supervisor {
         pipeline.note_loaded(reason.is_none());
         // From here on the load that follows is the reason not to be ready.
         pipeline.health().tell(|facts| facts.given_up = false);
+        // Between the last two marks of a load its instance ended: it is finished.
+        let is_finished = reason.is_none() && redis.loaded && records.load.is_some();
         if let Some(reason) = reason {
             // A mark may have been written after what it counts was lost: it says nothing beside a lost checkpoint.
             let progress = records.load.filter(|_| redis.forgot_nothing());
@@ -252,6 +254,12 @@ impl Supervisor {
             let record = cursor::record(&server.published);
             let sink = pipeline.sink().await?;
             if !sink.write_mark(LoadMark::Loaded, Some(&record)).await? {
+                return Err(sink.uncompared());
+            }
+        }
+        if is_finished {
+            let sink = pipeline.sink().await?;
+            if !sink.write_mark(LoadMark::Progress, None).await? {
                 return Err(sink.uncompared());
             }
         }
