@@ -52,7 +52,9 @@ fn content(name: &str, arguments: &[&str]) -> String {
 fn subcommands() -> Vec<String> {
     let help = content(env!("CARGO_BIN_EXE_lockstep"), &["--help"]);
     let list = help.split("Commands:").nth(1).and_then(|rest| rest.split("\n\n").next()).expect("commands");
-    list.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+    // What goes on in a second line stands further to the right.
+    let names = list.lines().filter_map(|line| line.strip_prefix("  ")).filter(|line| !line.starts_with(' '));
+    names.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
 }
 
 /// The alert rules.
