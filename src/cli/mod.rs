@@ -3,12 +3,14 @@
 
 mod asking;
 mod check;
+mod completions;
 mod demo;
 mod drop;
 mod health;
 mod init;
 mod instance;
 mod logging;
+mod man;
 mod output;
 mod resync;
 mod run;
@@ -52,6 +54,8 @@ enum Command {
     Health(health::Args),
     Drop(drop::Args),
     Demo(demo::Args),
+    Completions(completions::Args),
+    Man(man::Args),
 }
 
 /// How a command ended, where it did not fail.
@@ -69,6 +73,9 @@ pub fn main() -> ExitCode {
     let outcome = match cli.command {
         // Writes the only configuration it uses: the caller's may be about real servers.
         Command::Demo(args) => block_on(demo::run(args)),
+        // About the program, not about servers: a broken configuration is no reason to refuse.
+        Command::Completions(args) => Ok(completions::run(&args)),
+        Command::Man(_) => man::run(),
         command => {
             let (config, key_map) = match Config::load(cli.config.as_deref(), KeyMap::compile) {
                 Ok(understood) => understood,
@@ -103,6 +110,8 @@ async fn execute(command: Command, config: Config, key_map: KeyMap) -> Result<Ex
         Command::Health(args) => health::run(&config, args).await,
         Command::Drop(args) => drop::run(&config, args).await,
         Command::Demo(args) => demo::run(args).await,
+        Command::Completions(args) => Ok(completions::run(&args)),
+        Command::Man(_) => man::run(),
     }
 }
 

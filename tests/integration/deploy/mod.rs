@@ -7,6 +7,7 @@ mod dashboard;
 mod health;
 mod image;
 mod kubernetes;
+mod manual;
 mod prometheus;
 mod promql;
 mod runbook;
