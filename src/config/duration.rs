@@ -1,9 +1,9 @@
-//! Lengths of time as people write them: `250ms`, `10s`, `5m`, `1h`.
+//! Lengths of time as people write them: `250ms`, `10s`, `5m`, `1h`, `1d`.
 
 use std::time::Duration;
 
 /// Units, longest first, in milliseconds.
-const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 /// A whole number and a unit.
 pub(super) fn parse(text: &str) -> Option<Duration> {
@@ -42,7 +42,7 @@ mod tests {
 
     #[test]
     fn what_is_shown_is_read_back() {
-        for text in ["0s", "250ms", "1500ms", "10s", "5m", "1h", "90s"] {
+        for text in ["0s", "250ms", "1500ms", "10s", "5m", "1h", "90s", "1d", "36h"] {
             assert_eq!(parse(text).map(show).as_deref(), Some(text));
         }
     }

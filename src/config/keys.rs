@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
+use super::{duration, section::suggestion};
 use crate::error::Fault;
 
 /// The key map of CONTRACT section 3, in the language itself: what holds without `[[keys]]`.
@@ -167,16 +168,28 @@ fn fault(fact: impl Into<String>, cure: impl Into<String>) -> Fault {
 struct Entry<'a> {
     number: usize,
     table: Table,
+    asked: Vec<&'static str>,
     mistakes: &'a mut Vec<Fault>,
 }
 
 impl<'a> Entry<'a> {
     fn new(index: usize, table: Table, mistakes: &'a mut Vec<Fault>) -> Entry<'a> {
-        Entry { number: index + 1, table, mistakes }
+        Entry { number: index + 1, table, asked: Vec::new(), mistakes }
     }
 
     fn mistake(&mut self, fact: impl std::fmt::Display, cure: impl Into<String>) {
         self.mistakes.push(fault(format!("[[keys]] entry {} {fact}", self.number), cure));
+    }
+
+    fn has(&mut self, name: &'static str) -> bool {
+        if !self.asked.contains(&name) {
+            self.asked.push(name);
+        }
+        self.table.contains_key(name)
+    }
+
+    fn take(&mut self, name: &'static str) -> Option<Value> {
+        self.has(name).then(|| self.table.remove(name)).flatten()
     }
 
     fn step(mut self) -> Option<StepSpec> {
@@ -199,19 +212,18 @@ impl<'a> Entry<'a> {
             }
         };
         let on = self.on();
-        let when_changed =
-            if self.table.contains_key("when_changed") { self.texts("when_changed") } else { None };
+        let when_changed = if self.has("when_changed") { self.texts("when_changed") } else { None };
         let when = self.when();
         let unknown: Vec<_> = self.table.keys().cloned().collect();
         for key in unknown {
-            self.mistake(format!("has the unknown key {key:?}"), "correct or remove it");
+            self.mistake(format!("has the unknown key {key:?}"), suggestion(&key, &self.asked));
         }
         Some(StepSpec { action: action?, on, when_changed: when_changed.unwrap_or_default(), when })
     }
 
     fn hash(&mut self) -> Option<ActionSpec> {
         let key = self.text("hash");
-        let columns = match self.table.remove("columns") {
+        let columns = match self.take("columns") {
             None => Columns::Named(Vec::new()),
             Some(Value::String(word)) if word == "all" => Columns::All,
             Some(value) => Columns::Named(text_list(&value).unwrap_or_else(|| {
@@ -226,7 +238,7 @@ impl<'a> Entry<'a> {
         if fields.is_empty() && columns == Columns::Named(Vec::new()) {
             self.mistake("is a hash without fields", "add columns or fields");
         }
-        let if_exists = match self.table.remove("if_exists") {
+        let if_exists = match self.take("if_exists") {
             None => false,
             Some(Value::Boolean(word)) => word,
             Some(_) => {
@@ -240,8 +252,8 @@ impl<'a> Entry<'a> {
     fn string(&mut self) -> Option<ActionSpec> {
         let key = self.text("string");
         let value = self.text("value");
-        let ttl = self.table.remove("ttl").and_then(|ttl| {
-            let parsed = ttl.as_str().and_then(duration);
+        let ttl = self.take("ttl").and_then(|ttl| {
+            let parsed = ttl.as_str().and_then(time_to_live);
             if parsed.is_none() {
                 self.mistake(
                     "has a ttl that is not a time",
@@ -255,7 +267,7 @@ impl<'a> Entry<'a> {
 
     fn publish(&mut self) -> Option<ActionSpec> {
         let channel = self.text("publish");
-        let payload = match self.table.remove("payload") {
+        let payload = match self.take("payload") {
             None => None,
             Some(Value::String(word)) if word == "event" => None,
             Some(value @ Value::Table(_)) => Some(value),
@@ -271,7 +283,7 @@ impl<'a> Entry<'a> {
     }
 
     fn on(&mut self) -> Option<Vec<On>> {
-        if !self.table.contains_key("on") {
+        if !self.has("on") {
             return None;
         }
         let words = self.texts("on")?;
@@ -289,7 +301,7 @@ impl<'a> Entry<'a> {
     }
 
     fn when(&mut self) -> Vec<(String, Test)> {
-        let table = match self.table.remove("when") {
+        let table = match self.take("when") {
             None => return Vec::new(),
             Some(Value::Table(table)) => table,
             Some(_) => {
@@ -314,8 +326,8 @@ impl<'a> Entry<'a> {
         tests
     }
 
-    fn text(&mut self, name: &str) -> Option<String> {
-        match self.table.remove(name) {
+    fn text(&mut self, name: &'static str) -> Option<String> {
+        match self.take(name) {
             Some(Value::String(text)) => Some(text),
             Some(_) => {
                 self.mistake(format!("has a {name} that is not text"), "put it into quotation marks");
@@ -328,9 +340,8 @@ impl<'a> Entry<'a> {
         }
     }
 
-    fn texts(&mut self, name: &str) -> Option<Vec<String>> {
-        let list =
-            self.table.remove(name).and_then(|value| text_list(&value)).filter(|list| !list.is_empty());
+    fn texts(&mut self, name: &'static str) -> Option<Vec<String>> {
+        let list = self.take(name).and_then(|value| text_list(&value)).filter(|list| !list.is_empty());
         if list.is_none() {
             self.mistake(
                 format!("has a {name} that is not a list of texts"),
@@ -340,8 +351,8 @@ impl<'a> Entry<'a> {
         list
     }
 
-    fn text_table(&mut self, name: &str) -> Vec<(String, String)> {
-        let table = match self.table.remove(name) {
+    fn text_table(&mut self, name: &'static str) -> Vec<(String, String)> {
+        let table = match self.take(name) {
             None => return Vec::new(),
             Some(Value::Table(table)) => table,
             Some(_) => {
@@ -375,21 +386,9 @@ fn text_list(value: &Value) -> Option<Vec<String>> {
     }
 }
 
-/// `3600s`, `500ms`, `60m`, `1h`, `1d`.
-fn duration(text: &str) -> Option<Duration> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at_checked(digits)?;
-    let number: u64 = number.parse().ok()?;
-    let ms = match unit {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return None,
-    };
-    let duration = Duration::from_millis(number.checked_mul(ms)?);
-    (!duration.is_zero() && duration <= LONGEST_TTL).then_some(duration)
+/// A time that a key may live.
+fn time_to_live(text: &str) -> Option<Duration> {
+    duration::parse(text).filter(|ttl| !ttl.is_zero() && *ttl <= LONGEST_TTL)
 }
 
 #[cfg(test)]

@@ -290,7 +290,7 @@ fn type_name(value: &DeValue<'_>) -> &'static str {
 }
 
 /// The cure for an unknown name: the nearest known one, or all of them.
-fn suggestion(unknown: &str, known: &[&str]) -> String {
+pub(super) fn suggestion(unknown: &str, known: &[&str]) -> String {
     let nearest = known
         .iter()
         .map(|name| (strsim::jaro_winkler(unknown, name), name))

@@ -62,9 +62,9 @@ fn a_text_without_a_key_map_is_refused() {
 
 #[test]
 fn times_have_units() {
-    assert_eq!(duration("3600s"), Some(Duration::from_secs(3600)));
-    assert_eq!(duration("1d"), Some(Duration::from_secs(86_400)));
+    assert_eq!(time_to_live("3600s"), Some(Duration::from_secs(3600)));
+    assert_eq!(time_to_live("1d"), Some(Duration::from_secs(86_400)));
     for wrong in ["", "s", "3600", "-1s", "0s", "1w", "99999999999999999999s", "9999999d"] {
-        assert_eq!(duration(wrong), None, "{wrong}");
+        assert_eq!(time_to_live(wrong), None, "{wrong}");
     }
 }
