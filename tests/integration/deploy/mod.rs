@@ -3,6 +3,7 @@
 
 mod alerts;
 mod compose;
+mod configuration;
 mod dashboard;
 mod health;
 mod image;
