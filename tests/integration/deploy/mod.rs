@@ -9,6 +9,7 @@ mod health;
 mod image;
 mod kubernetes;
 mod manual;
+mod nginx;
 mod prometheus;
 mod promql;
 mod runbook;

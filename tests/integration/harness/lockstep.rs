@@ -30,6 +30,19 @@ pub struct Lockstep {
     commands: AtomicU32,
 }
 
+/// Status and body of whatever answers on a port of this machine, with header lines of the test's own.
+pub async fn ask(port: u16, method: &str, path: &str, headers: &str) -> std::io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    // HTTP/1.0: the answer comes in one piece and ends with the connection.
+    let request = format!("{method} {path} HTTP/1.0\r\nHost: localhost\r\n{headers}\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await??;
+    let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
+    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
+    status.zip(body).ok_or_else(|| std::io::Error::other(format!("not HTTP: {answer:?}")))
+}
+
 /// A command that has ended.
 #[derive(Debug, Clone)]
 pub struct Finished {
@@ -252,21 +265,17 @@ impl Lockstep {
 
     /// Status and body, with the operator's token.
     pub async fn http(&self, method: &str, path: &str) -> std::io::Result<(u16, String)> {
-        let bearer = format!("Authorization: Bearer {}\r\n", self.token);
-        self.http_with(method, path, &bearer).await
+        self.http_with(method, path, &self.bearer()).await
     }
 
     /// Status and body, with header lines of the test's own.
     pub async fn http_with(&self, method: &str, path: &str, headers: &str) -> std::io::Result<(u16, String)> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.http_port)).await?;
-        // HTTP/1.0: the answer comes in one piece and ends with the connection.
-        let request = format!("{method} {path} HTTP/1.0\r\nHost: localhost\r\n{headers}\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await??;
-        let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
-        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
-        status.zip(body).ok_or_else(|| std::io::Error::other(format!("not HTTP: {answer:?}")))
+        ask(self.http_port, method, path, headers).await
+    }
+
+    /// The header line of the operator's token.
+    pub fn bearer(&self) -> String {
+        format!("Authorization: Bearer {}\r\n", self.token)
     }
 
     /// All metrics by name and labels as they are printed: `lockstep_events_total{type="user_update"}`.
