@@ -9,11 +9,13 @@ mod health;
 mod image;
 mod kubernetes;
 mod manual;
+mod migration;
 mod nginx;
 mod prometheus;
 mod promql;
 mod runbook;
 mod systemd;
+mod typed;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
