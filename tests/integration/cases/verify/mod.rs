@@ -3,6 +3,7 @@
 mod busy;
 mod faults;
 mod repair;
+mod sample;
 
 use serde_json::Value;
 
