@@ -2,9 +2,11 @@
 
 use std::process::Command;
 
+use serde_json::Value;
+
 use super::read;
-use crate::harness::subscriber::{Heard, USER_UPDATES};
-use crate::harness::{On, Setup, World, eventually};
+use crate::harness::subscriber::{Heard, USER_UPDATES, lsn};
+use crate::harness::{On, Redis, RedisOptions, Setup, World, eventually};
 
 const GUIDE: &str = "deploy/MIGRATION.md";
 const OBSERVE: &str = "[audit]\nforeign_writes = \"observe\"\nusers_per_second = 0\n";
@@ -93,6 +95,30 @@ async fn a_subscriber_that_hsets_what_it_hears_changes_nothing_and_one_that_is_l
     eventually("it is healed", async || (verdicts(&world, "healed").await > 0.0).then_some(())).await;
     world.eventually_equal().await;
     assert_eq!(world.store.hash(HASH).await["balance"], "111");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_shows_the_lease_only_while_it_holds_what_the_lease_speaks_of() {
+    const LEASE: &str = "lockstep:lease";
+    const BALANCE: &str = "user_balance:live:7";
+    let world = World::running(On::Single).await;
+    let replica = Redis::start(RedisOptions::default()).await;
+    replica.follow(world.store.single()).await;
+    world.user("live", 7, "100").await;
+    let committed = world.postgres.value("SELECT pg_current_wal_lsn()").await.unwrap();
+    eventually("the replica's lease speaks of the commit", async || {
+        let lease: Value = serde_json::from_str(&replica.get(LEASE).await?).unwrap();
+        (lsn(lease["position"].as_str()?) >= lsn(&committed)).then_some(())
+    })
+    .await;
+    assert_eq!(replica.get(BALANCE).await.as_deref(), Some("100"));
+    replica.lag_behind().await;
+    world.credit(7, "5").await;
+    world.caught_up().await;
+    eventually("its lease runs out", async || (!replica.exists(LEASE).await).then_some(())).await;
+    assert_eq!(replica.get(BALANCE).await.as_deref(), Some("100"));
+    eventually("the master's is renewed", async || world.store.exists(LEASE).await.then_some(())).await;
+    assert_eq!(world.store.get(BALANCE).await.as_deref(), Some("105"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
