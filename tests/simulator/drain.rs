@@ -13,7 +13,7 @@ use crate::world::World;
 const MOST_ROUNDS: usize = 2_000;
 /// How long it has to rest where Redis lost something: an idle stream looks every 3 s.
 const LONG_REST: Duration = Duration::from_secs(5);
-const SHORT_REST: Duration = Duration::from_millis(600);
+const SHORT_REST: Duration = Duration::from_millis(1_500);
 
 /// Time that passes in a round where something happened, and where nothing did.
 const BUSY: Duration = Duration::from_millis(10);
