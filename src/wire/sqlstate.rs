@@ -103,7 +103,9 @@ impl Peer {
             ),
             "28000" => format!("create role {user:?} with LOGIN and REPLICATION, or run \"lockstep init\""),
             "3D000" => "correct the database in postgres.url, or create it".to_owned(),
-            "42501" if message.contains("replication") || message.contains("walsender") => {
+            "42501"
+                if ["replication", "walsender", "WAL sender"].iter().any(|part| message.contains(part)) =>
+            {
                 format!("alter role {user:?} replication")
             }
             "42501" => format!("grant role {user:?} what \"lockstep check\" names"),
@@ -189,6 +191,13 @@ mod tests {
             text("55000", "logical decoding requires wal_level >= logical").contains("wal_level=logical")
         );
         assert!(text("42704", "publication \"lockstep\" does not exist").contains("lockstep init"));
+        // In this order: up to PostgreSQL 15, and from 16 on.
+        for refused in [
+            "must be superuser or replication role to start walsender",
+            "permission denied to start WAL sender",
+        ] {
+            assert!(text("42501", refused).contains("alter role \"ann\" replication"), "{refused}");
+        }
         assert!(!text("22P02", "invalid input syntax: \"4111 secret\"").contains("secret"));
     }
 }
