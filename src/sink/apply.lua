@@ -236,7 +236,9 @@ end
 
 local function code_of(reason)
   local text = type(reason) == 'table' and reason.err or tostring(reason)
+  -- Up to Redis 7.0, and from 7.2 on.
   if find(text, 'The user executing the script', 1, true) then return 'NOPERM', true end
+  if find(text, 'ACL failure in script: ', 1, true) then return 'NOPERM', true end
   if find(text, 'non local key', 1, true) then return 'TRYAGAIN', true end
   local code = match(text, '(%u%u%u+) ') or 'LUA'
   return code, code ~= 'ERR' and code ~= 'LUA' and code ~= 'WRONGTYPE'

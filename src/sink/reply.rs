@@ -132,8 +132,9 @@ impl NodeError {
             "BUSY" => NodeError::Busy,
             "MASTERDOWN" => NodeError::MasterDown,
             "MISCONF" | "NOREPLICAS" => NodeError::Misconfigured(code.to_owned()),
-            // Redis 7.0 words a permission that a script lacks without the NOPERM code.
+            // What a script may not is told without the NOPERM code, up to Redis 7.0 and from 7.2 on in these words.
             _ if line.contains("The user executing the script can't") => NodeError::NoPermission,
+            _ if line.contains("ACL failure in script: ") => NodeError::NoPermission,
             _ => NodeError::Other(code.to_owned()),
         }
     }
@@ -245,6 +246,7 @@ mod tests {
             ("WRONGPASS invalid username-password pair", NodeError::Login("WRONGPASS".into())),
             ("NOPERM this user has no permissions", NodeError::NoPermission),
             ("ERR The user executing the script can't run this command", NodeError::NoPermission),
+            ("ERR ACL failure in script: No permissions to access a key", NodeError::NoPermission),
             ("MISCONF Redis is configured to save", NodeError::Misconfigured("MISCONF".into())),
             ("ERR value is not an integer", NodeError::Other("ERR".into())),
         ] {
