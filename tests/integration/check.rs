@@ -1,6 +1,8 @@
 //! `lockstep check` names each fault with its cure.
 
-use crate::harness::{Postgres, PostgresOptions, Redis, RedisOptions};
+use crate::harness::{
+    COLUMN_LISTS, Postgres, PostgresOptions, Redis, RedisOptions, not_before, postgres_major,
+};
 use crate::program::{Program, TABLES};
 
 async fn server(options: PostgresOptions) -> Postgres {
@@ -33,10 +35,18 @@ async fn after_init_all_is_well() {
     let program = Program::new(&postgres, &format!("[redis]\nurl = \"{}\"", redis.url()));
     let ended = program.run(&["check"]).await;
     assert_eq!(ended.code, 0, "{ended:#?}");
-    assert!(ended.out.lines().all(|line| line.starts_with('✓')), "{ended:#?}");
+    // PostgreSQL 14 publishes secrets too, and nobody can help it.
+    let warnings = usize::from(postgres_major() < COLUMN_LISTS);
+    let warned: Vec<&str> = ended.out.lines().filter(|line| !line.starts_with('✓')).collect();
+    assert_eq!(warned.len(), warnings, "{ended:#?}");
+    let is_known =
+        |line: &&str| line.starts_with("! publication lockstep: PostgreSQL 14 has no column lists");
+    assert!(warned.iter().all(is_known), "{ended:#?}");
     let json = program.run(&["check", "--json"]).await;
     let items: serde_json::Value = serde_json::from_str(&json.out).unwrap();
-    assert!(items.as_array().unwrap().iter().all(|item| item["verdict"] == "pass"), "{json:#?}");
+    let items = items.as_array().unwrap();
+    let with = |verdict: &str| items.iter().filter(|item| item["verdict"] == verdict).count();
+    assert_eq!((with("pass"), with("warning")), (items.len() - warnings, warnings), "{json:#?}");
     let status = program.run(&["status", "--json"]).await;
     let status: serde_json::Value = serde_json::from_str(&status.out).unwrap();
     assert_eq!((&status["slot"], &status["loaded"]), (&"lockstep".into(), &false.into()));
@@ -125,9 +135,11 @@ async fn faults_of_the_tables_are_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn faults_of_the_publication_are_named() {
+async fn faults_of_the_publications_columns_are_named() {
+    if not_before(COLUMN_LISTS, "the columns of a publication") {
+        return;
+    }
     let (postgres, program) = sound().await;
-    let cure = "lockstep init";
     for (columns, fact) in [
         (
             "id, user_type, email, wallet_balance, \"group\", password_hash",
@@ -140,8 +152,14 @@ async fn faults_of_the_publication_are_named() {
         postgres
             .sql(&format!("ALTER PUBLICATION lockstep SET TABLE users ({columns}), user_transactions"))
             .await;
-        assert_fault(&program, fact, cure).await;
+        assert_fault(&program, fact, "lockstep init").await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn faults_of_the_publication_are_named() {
+    let (postgres, program) = sound().await;
+    let cure = "lockstep init";
     postgres.sql("ALTER PUBLICATION lockstep SET TABLE users").await;
     assert_fault(&program, "table public.user_transactions is not published", cure).await;
     postgres.sql("ALTER PUBLICATION lockstep SET (publish = 'insert, update')").await;
@@ -178,6 +196,9 @@ async fn mistakes_and_failures_have_their_exit_codes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_identity_that_publishes_secrets_is_refused_and_named() {
+    if not_before(COLUMN_LISTS, "the column list that REPLICA IDENTITY FULL excludes") {
+        return;
+    }
     let (postgres, program) = sound().await;
     postgres.sql("DROP PUBLICATION lockstep; ALTER TABLE users REPLICA IDENTITY FULL").await;
     let cure = "run ALTER TABLE public.users REPLICA IDENTITY DEFAULT";

@@ -50,16 +50,8 @@ async fn a_followed_column_that_disappears_is_named_and_the_rest_goes_on() {
     assert_eq!(world.store.get("user_balance:live:7").await.as_deref(), Some("101"));
 }
 
-/// The published columns of `users` without this one.
-async fn published_users_but(world: &World, column: &str) -> String {
-    let columns =
-        "SELECT string_agg(quote_ident(name), ', ') FROM pg_publication_tables, unnest(attnames) name";
-    let columns = format!("{columns} WHERE tablename = 'users' AND name <> '{column}'");
-    world.postgres.value(&columns).await.expect("columns")
-}
-
-fn publish(columns: &str) -> String {
-    format!("ALTER PUBLICATION lockstep SET TABLE users ({columns}), user_transactions")
+async fn publish(world: &World, tables: &str) {
+    world.sql(&format!("ALTER PUBLICATION lockstep SET TABLE {tables}")).await;
 }
 
 /// A published column can be dropped only once it is out of the publication (CONTRACT 6.1).
@@ -69,8 +61,8 @@ async fn a_followed_column_that_is_dropped_under_load_is_named_until_it_is_back(
     world.sql("INSERT INTO users (id, user_type, wallet_balance) SELECT n, 'live', 1000 FROM generate_series(1, 50) n").await;
     let workload = Workload::start(&world.postgres, 3, 1, 50).await;
     workload.progress(50).await;
-    let published = published_users_but(&world, "mam_id").await;
-    world.sql(&publish(&published)).await;
+    let whole = world.postgres.published_without("").await;
+    publish(&world, &world.postgres.published_without("mam_id").await).await;
     world.sql("ALTER TABLE users DROP COLUMN mam_id").await;
     workload.progress(50).await;
     let gap = "lockstep_mapping_gap{column=\"public.users.mam_id\"}";
@@ -81,7 +73,7 @@ async fn a_followed_column_that_is_dropped_under_load_is_named_until_it_is_back(
     })
     .await;
     world.sql("ALTER TABLE users ADD COLUMN mam_id int").await;
-    world.sql(&publish(&format!("{published}, mam_id"))).await;
+    publish(&world, &whole).await;
     workload.progress(50).await;
     workload.stop().await;
     world.lockstep.wait_ready().await;
@@ -246,11 +238,11 @@ async fn a_followed_column_that_is_retyped_under_load_is_followed_as_what_it_is(
     world.sql("INSERT INTO users (id, user_type, wallet_balance) SELECT n, 'live', 1000 FROM generate_series(1, 50) n").await;
     let workload = Workload::start(&world.postgres, 3, 1, 50).await;
     workload.progress(50).await;
-    let without = published_users_but(&world, "leverage").await;
-    world.sql(&publish(&without)).await;
+    let whole = world.postgres.published_without("").await;
+    publish(&world, &world.postgres.published_without("leverage").await).await;
     world.sql("ALTER TABLE users ALTER leverage TYPE numeric(10,2)").await;
     workload.progress(50).await;
-    world.sql(&publish(&format!("{without}, leverage"))).await;
+    publish(&world, &whole).await;
     workload.progress(50).await;
     workload.stop().await;
     let subscriber = world.subscriber().await;

@@ -15,6 +15,7 @@ mod selftest;
 pub mod store;
 pub mod subscriber;
 pub mod tls;
+pub mod versions;
 pub mod witness;
 pub mod workload;
 pub mod world;
@@ -28,6 +29,7 @@ pub use redis::{Redis, RedisOptions};
 pub use resp::{Reply, Resp};
 pub use store::{On, Store};
 pub use subscriber::Subscriber;
+pub use versions::{COLUMN_LISTS, PASSED_OVER, not_before, postgres_major};
 pub use witness::Witness;
 pub use world::{Setup, World};
 

@@ -318,7 +318,8 @@ fn server_user() -> Option<&'static str> {
     ROOT.get_or_init(|| output("id", &["-u"]).as_deref() == Some("0")).then_some("postgres")
 }
 
-fn program(name: &str) -> PathBuf {
+/// One of the server's programs.
+pub fn program(name: &str) -> PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     let chosen = || std::env::var_os("LOCKSTEP_TEST_POSTGRES").map(PathBuf::from);
     FOLDER.get_or_init(|| chosen().unwrap_or_else(programs_folder)).join(name)
