@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use super::Exit;
-use super::output::say;
+use super::output::{complain, say};
 use crate::catalog::Catalog;
 use crate::config::{Config, Secret};
 use crate::error::{Error, Result};
+use crate::preflight::{self, Item};
 use crate::setup::{self, NewRole, Step};
 use crate::wire::sql;
 
@@ -32,6 +33,9 @@ pub(super) async fn run(config: &Config, args: Args) -> Result<Exit> {
     let client = sql::connect(&config.postgres).await?;
     let catalog = Catalog::read(&client, config).await?;
     let steps = setup::plan(&client, &catalog, config, role.as_ref()).await?;
+    if let Some(Item { topic, fact, cure, .. }) = preflight::without_lists(&catalog, config) {
+        complain(format_args!("{topic}: {fact}: {cure}"));
+    }
     if args.dry_run {
         print_sql(&steps);
         return Ok(Exit::Done);

@@ -141,6 +141,11 @@ pub fn server(catalog: &Catalog, config: &Config) -> Vec<Item> {
     server::judge(catalog, config)
 }
 
+/// What the publication publishes beside what is followed, where the server knows no better.
+pub fn without_lists(catalog: &Catalog, config: &Config) -> Option<Item> {
+    publication::without_lists(catalog, config)
+}
+
 /// The preconditions of the slot alone.
 pub fn slot(catalog: &Catalog, config: &Config) -> Vec<Item> {
     slot::judge(catalog, config)

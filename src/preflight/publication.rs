@@ -23,19 +23,24 @@ pub(super) fn judge(catalog: &Catalog, config: &Config) -> Vec<Item> {
             items.extend(table_items(&topic, publication, spec, table));
         }
     }
-    if !catalog.server.has_column_lists() {
-        items.push(Item::new(
-            Verdict::Warning,
-            &topic,
-            "PostgreSQL 14 has no column lists: every column of the followed tables, secrets too, travels in \
-             the replication stream (Lockstep drops them; none enters Redis)",
-            "use TLS to the database, or upgrade to 15",
-        ));
-    }
+    items.extend(without_lists(catalog, config));
     if items.is_empty() {
         items.push(Item::pass(topic, format!("{} tables are published", config.tables.len())));
     }
     items
+}
+
+/// What a publication cannot leave out.
+pub(super) fn without_lists(catalog: &Catalog, config: &Config) -> Option<Item> {
+    (!catalog.server.has_column_lists()).then(|| {
+        Item::new(
+            Verdict::Warning,
+            format!("publication {}", config.postgres.publication),
+            "PostgreSQL 14 has no column lists: every column of the followed tables, secrets too, travels in \
+             the replication stream (Lockstep drops them; none enters Redis)",
+            "use TLS to the database, or upgrade to 15",
+        )
+    })
 }
 
 fn table_items(topic: &str, publication: &Publication, spec: &TableSpec, table: &Table) -> Vec<Item> {
