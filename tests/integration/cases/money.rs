@@ -21,8 +21,8 @@ async fn the_event_after(world: &World, subscriber: &Subscriber, user: &str, ear
 
 async fn an_admin_deposit(on: On) {
     let world = World::running(on).await;
-    world.user("live", 7, "10000").await;
     let subscriber = world.subscriber().await;
+    world.user("live", 7, "10000").await;
     world.heard_all(&subscriber).await;
     let before = subscriber.of(BALANCE_UPDATES, "live:7").len();
     let transaction_id = world.credit(7, "500.5").await;
@@ -58,8 +58,8 @@ async fn an_admin_deposit(on: On) {
 
 async fn an_admin_withdrawal(on: On) {
     let world = World::running(on).await;
-    world.user("live", 7, "10000").await;
     let subscriber = world.subscriber().await;
+    world.user("live", 7, "10000").await;
     world.heard_all(&subscriber).await;
     let before = subscriber.of(BALANCE_UPDATES, "live:7").len();
     world.withdraw(7, "250.25").await;
@@ -77,8 +77,8 @@ async fn an_admin_withdrawal(on: On) {
 
 async fn a_money_request_approval(on: On) {
     let world = World::running(on).await;
-    world.user("live", 7, "10000").await;
     let subscriber = world.subscriber().await;
+    world.user("live", 7, "10000").await;
     world.heard_all(&subscriber).await;
     let before = subscriber.of(BALANCE_UPDATES, "live:7").len();
     world.approve_money_request(7, "75").await;
@@ -90,9 +90,9 @@ async fn a_money_request_approval(on: On) {
 
 async fn profit_loss_and_swap(on: On) {
     let world = World::running(on).await;
+    let subscriber = world.subscriber().await;
     world.user("live", 7, "1000").await;
     world.user("demo", 8, "1000").await;
-    let subscriber = world.subscriber().await;
     world.heard_all(&subscriber).await;
     let before = subscriber.of(BALANCE_UPDATES, "live:7").len();
     for (kind, amount, balance) in
@@ -116,8 +116,8 @@ async fn profit_loss_and_swap(on: On) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bare_update_typed_by_an_admin_reaches_every_key() {
     let world = World::running(On::Single).await;
-    world.user("live", 7, "1").await;
     let subscriber = world.subscriber().await;
+    world.user("live", 7, "1").await;
     world.heard_all(&subscriber).await;
     let before = subscriber.of(BALANCE_UPDATES, "live:7").len();
     world.sql("UPDATE users SET wallet_balance = 42.42 WHERE id = 7").await;
@@ -131,8 +131,8 @@ async fn a_bare_update_typed_by_an_admin_reaches_every_key() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rollback_leaves_no_trace() {
     let world = World::running(On::Single).await;
-    world.user("live", 7, "100").await;
     let subscriber = world.subscriber().await;
+    world.user("live", 7, "100").await;
     world.heard_all(&subscriber).await;
     let before = subscriber.heard().len();
     let config = world.store.hash(&config_of("live:7")).await;
@@ -146,8 +146,8 @@ async fn a_rollback_leaves_no_trace() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_savepoint_rolled_back_inside_a_commit_leaves_no_trace() {
     let world = World::running(On::Single).await;
-    world.user("live", 7, "100").await;
     let subscriber = world.subscriber().await;
+    world.user("live", 7, "100").await;
     world.heard_all(&subscriber).await;
     let before = subscriber.of(BALANCE_UPDATES, "live:7").len();
     world
