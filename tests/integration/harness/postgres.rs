@@ -10,6 +10,7 @@ use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 use super::process::{Process, folder, free_port, guarded};
 use super::tls::Certificates;
+use super::versions::postgres_major;
 use super::{eventually, eventually_ok};
 
 /// How a server differs from the usual one.
@@ -82,21 +83,28 @@ impl Postgres {
         postgres
     }
 
-    /// A streaming standby of a running server, without its slots.
+    /// A streaming standby of a running server, without its slots. Not every package of the server has `pg_basebackup`.
     pub async fn standby_of(primary: &Postgres) -> Postgres {
         let folder = folder("pg-");
-        give_to_server_user(folder.path());
         let data = folder.path().join("data");
-        let mut backup = guarded(program("pg_basebackup"), server_user());
-        backup
-            .arg("-D")
-            .arg(&data)
-            .arg("-h")
-            .arg(primary.socket_dir())
-            .args(["-p", &primary.port().to_string()]);
-        run(backup.args(["-U", "postgres", "-R", "-X", "stream", "-c", "fast"]).current_dir("/"));
-        let standby = configuration(&PostgresOptions::default(), folder.path());
-        std::fs::write(data.join("postgresql.conf"), standby).unwrap();
+        let (start, stop) = match postgres_major() {
+            ..15 => ("pg_start_backup('standby', true, false)", "pg_stop_backup(false)"),
+            _ => ("pg_backup_start('standby', true)", "pg_backup_stop(false)"),
+        };
+        let session = primary.client().await;
+        rows(&session, &format!("SELECT {start}")).await;
+        copy(&primary.data(), &data);
+        let label = rows(&session, &format!("SELECT labelfile FROM {stop}")).await;
+        std::fs::write(data.join("backup_label"), label[0][0].as_deref().expect("a label")).unwrap();
+        std::fs::write(data.join("standby.signal"), "").unwrap();
+        std::fs::remove_file(data.join("postmaster.pid")).unwrap();
+        std::fs::remove_dir_all(data.join("pg_replslot")).unwrap();
+        std::fs::create_dir(data.join("pg_replslot")).unwrap();
+        let follows =
+            format!("host={} port={} user=postgres", primary.socket_dir().display(), primary.port());
+        let options = PostgresOptions::default().set("primary_conninfo", &follows);
+        std::fs::write(data.join("postgresql.conf"), configuration(&options, folder.path())).unwrap();
+        give_to_server_user(folder.path());
         let port = Mutex::new(free_port());
         let postgres = Postgres { process: Mutex::new(None), folder, port, certificates: None };
         postgres.start_again().await;
