@@ -1,5 +1,6 @@
 //! What the README says of the tests is true.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::chaos::FAULTS;
@@ -33,4 +34,26 @@ fn every_promise_is_held_by_a_test_that_exists() {
         names += 1;
     }
     assert!(names > 30, "{names}");
+}
+
+/// A row of the README's table of versions: server, version, and how many tests passed, were not for it, and failed.
+fn versions() -> Vec<Vec<&'static str>> {
+    let table = include_str!("../../README.md").split("| server | version | passed |").nth(1);
+    let rows = table.and_then(|rest| rest.split("\n\n").next()).expect("the table").lines().skip(2);
+    rows.map(|row| row.trim_matches('|').split('|').map(str::trim).collect()).collect()
+}
+
+#[test]
+fn the_versions_are_those_that_the_matrix_fetches_and_none_failed() {
+    let matrix = include_str!("../matrix");
+    let fetched = matrix.lines().filter_map(|line| line.trim().strip_prefix('\'')?.split_once(".0-beta"));
+    let fetched: Vec<&str> = fetched.map(|(version, _)| version).collect();
+    let versions = versions();
+    let tested = |version: &str| versions.iter().any(|row| row[..2] == ["PostgreSQL", version]);
+    assert!(fetched.len() == 4 && fetched.iter().all(|version| tested(version)), "{fetched:?} {versions:?}");
+    for row in &versions {
+        assert!(row[2].parse::<u32>().expect("a number") > 200 && row[4] == "0", "{row:?}");
+    }
+    let servers: BTreeSet<&str> = versions.iter().map(|row| row[0]).collect();
+    assert_eq!(servers, BTreeSet::from(["PostgreSQL", "Redis", "Valkey"]));
 }
