@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::node::{Command, Login, Node};
@@ -216,6 +217,33 @@ impl Lanes {
             self.recover(trouble).await;
         }
         reply
+    }
+
+    /// Puts a record, or none where it is empty, over `before` and over no other; what is there where that is another one.
+    ///
+    /// # Errors
+    /// As [`ask`](Lanes::ask).
+    pub async fn keep(
+        &mut self,
+        key: &Bytes,
+        before: Bytes,
+        record: Bytes,
+    ) -> std::result::Result<Reply, Trouble> {
+        let owner = self.topology.owner(self.topology.slot(key)).cloned();
+        let Some(address) = owner else {
+            let trouble = self.unowned();
+            self.recover(&trouble).await;
+            return Err(trouble);
+        };
+        let command = match self.open(&address).await {
+            Ok(lane) => lane.scripts.keep(key.clone(), before, record),
+            // The node may be gone for good, and another one its successor.
+            Err(trouble) => {
+                self.recover(&trouble).await;
+                return Err(trouble);
+            }
+        };
+        self.ask(&address, command).await
     }
 
     /// Gives up the connection that is of no more use, and reads the slot map again where it is in doubt.

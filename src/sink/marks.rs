@@ -1,9 +1,13 @@
 //! The records about loads and resyncs, each written over the one that was there before and over no other: what an instance
-//! had under way when it was frozen says nothing of what its successor has done.
+//! had under way when it was frozen says nothing of what its successor has done. Two of the same text are one to this, and
+//! so are two that are not there; whoever depends on the difference has to leave another mark.
 
 use bytes::Bytes;
 
 use super::Sink;
+use super::lanes::Trouble;
+use super::node::Command;
+use super::reply::NodeError;
 use crate::error::Result;
 
 /// The records about loads; values are the caller's.
@@ -38,30 +42,29 @@ impl Sink {
     /// The node's.
     pub async fn write_mark(&mut self, mark: LoadMark, value: Option<&str>) -> Result<bool> {
         let key = Bytes::from(mark.key(&self.slot));
-        let of = |text: Option<&str>| Bytes::copy_from_slice(text.unwrap_or_default().as_bytes());
-        let before = of(self.marks.get(&mark).map(String::as_str));
-        let topology = self.lanes.topology();
-        let owner = topology.owner(topology.slot(&key)).cloned();
-        let address = owner.ok_or_else(|| self.lanes.unowned())?;
-        let keep = self.lanes.open(&address).await?.scripts.keep(key, before, of(value));
-        if self.lanes.ask(&address, keep).await?.utf8() != Some("OK") {
-            tracing::warn!(%address, ?mark, "redis holds another record of a load than was written there last");
-            self.doubt();
-            return Ok(false);
+        let before = self.marks.get(&mark).cloned().unwrap_or_default();
+        let record = Bytes::copy_from_slice(value.unwrap_or_default().as_bytes());
+        match self.lanes.keep(&key, before, record.clone()).await {
+            Ok(reply) if reply.utf8() == Some("OK") => {
+                drop(self.marks.insert(mark, record));
+                return Ok(true);
+            }
+            Ok(_) => {
+                tracing::warn!(?mark, "redis holds another record of a load than was written there last")
+            }
+            Err(Trouble { error: NodeError::WrongType, .. }) => {
+                self.lanes.call(&key, Command::new("DEL", vec![key.clone()])).await?;
+            }
+            Err(trouble) => return Err(trouble.into()),
         }
-        match value {
-            Some(value) => drop(self.marks.insert(mark, value.to_owned())),
-            None => drop(self.marks.remove(&mark)),
-        }
-        Ok(true)
+        self.doubt();
+        Ok(false)
     }
 
     pub(super) async fn read_mark(&mut self, mark: LoadMark) -> Result<Option<String>> {
-        let text = self.read_text(mark.key(&self.slot)).await?;
-        match &text {
-            Some(text) => drop(self.marks.insert(mark, text.clone())),
-            None => drop(self.marks.remove(&mark)),
-        }
+        let record = self.read_record(mark.key(&self.slot)).await?.unwrap_or_default();
+        let text = std::str::from_utf8(&record).ok().filter(|text| !text.is_empty()).map(str::to_owned);
+        drop(self.marks.insert(mark, record));
         Ok(text)
     }
 }

@@ -179,8 +179,8 @@ pub struct Sink {
     kept: keep::Kept,
     /// The quarantine as it was read or written last.
     quarantined: Option<Bytes>,
-    /// The records about loads as they were read or written last.
-    marks: HashMap<LoadMark, String>,
+    /// The records about loads as they were read or written last, empty where there was none.
+    marks: HashMap<LoadMark, Bytes>,
     /// What this session's term is known by; `None`: it has none yet.
     token: Option<Bytes>,
     /// Whether the last flight's checkpoint is on every node.

@@ -18,23 +18,19 @@ impl Sink {
         let key = Bytes::from(key(&self.slot));
         let record = Bytes::copy_from_slice(record.as_bytes());
         let before = self.quarantined.clone().unwrap_or_default();
-        let topology = self.lanes.topology();
-        let owner = topology.owner(topology.slot(&key)).cloned();
-        let address = owner.ok_or_else(|| self.lanes.unowned())?;
-        let keep = self.lanes.open(&address).await?.scripts.keep(key.clone(), before, record.clone());
-        match self.lanes.ask(&address, keep).await {
+        match self.lanes.keep(&key, before, record.clone()).await {
             Ok(reply) if reply.utf8() == Some("OK") => {
                 self.quarantined = Some(record);
                 Ok(true)
             }
             Ok(_) => {
-                tracing::warn!(%address, "redis holds another quarantine than was written there last");
+                tracing::warn!("redis holds another quarantine than was written there last");
                 self.doubt();
                 Ok(false)
             }
             Err(Trouble { error: NodeError::OutOfMemory, .. }) => Ok(false),
             Err(Trouble { error: NodeError::WrongType, .. }) => {
-                self.lanes.ask(&address, Command::new("DEL", vec![key.clone()])).await?;
+                self.lanes.call(&key, Command::new("DEL", vec![key.clone()])).await?;
                 self.quarantined = None;
                 Ok(false)
             }
@@ -44,13 +40,7 @@ impl Sink {
 
     /// The record; one of another type counts as absent.
     pub(super) async fn read_quarantine(&mut self) -> Result<Option<String>> {
-        let key = key(&self.slot);
-        let command = Command::new("GET", vec![key.clone().into()]);
-        let record = match self.lanes.call(key.as_bytes(), command).await {
-            Ok(reply) => reply.text().cloned(),
-            Err(Trouble { error: NodeError::WrongType, .. }) => None,
-            Err(trouble) => return Err(trouble.into()),
-        };
+        let record = self.read_record(key(&self.slot)).await?;
         let text = record.as_ref().and_then(|record| std::str::from_utf8(record).ok()).map(str::to_owned);
         self.quarantined = record;
         Ok(text)

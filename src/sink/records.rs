@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::lanes::info_field;
+use super::lanes::{Trouble, info_field};
 use super::node::{Command, Node};
 use super::reply::NodeError;
 use super::slots::{Address, Topology};
@@ -79,7 +79,8 @@ impl Sink {
         }
         let generation = self.generation();
         // In the opposite order of writing: who finds an epoch finds the checkpoint that was there before it.
-        let epoch = self.read_text(EPOCH_KEY.to_owned()).await?.and_then(|text| text.parse().ok());
+        let epoch = self.read_record(EPOCH_KEY.to_owned()).await?;
+        let epoch = epoch.and_then(|text| std::str::from_utf8(&text).ok()?.parse().ok());
         let nodes = self.read_checkpoints().await?;
         let mut epochs: Vec<Option<u32>> = nodes.iter().map(|node| node.epoch).collect();
         epochs.extend([self.kept_epoch, epoch]);
@@ -131,9 +132,13 @@ impl Sink {
         }
     }
 
-    pub(super) async fn read_text(&mut self, key: String) -> Result<Option<String>> {
-        let reply = self.lanes.call(key.as_bytes(), get(key.clone().into())).await?;
-        Ok(reply.utf8().map(str::to_owned))
+    /// What a key holds; one of another type counts as absent.
+    pub(super) async fn read_record(&mut self, key: String) -> Result<Option<Bytes>> {
+        match self.lanes.call(key.as_bytes(), get(key.clone().into())).await {
+            Ok(reply) => Ok(reply.text().cloned()),
+            Err(Trouble { error: NodeError::WrongType, .. }) => Ok(None),
+            Err(trouble) => Err(trouble.into()),
+        }
     }
 
     async fn write_text(&mut self, key: String, value: String) -> Result<()> {
