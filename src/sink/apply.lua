@@ -21,7 +21,7 @@
 --
 -- Reply, a line for each plan: a applied, u applied as user_update (both may be followed by the number of keys
 -- of another type that were replaced, and by k where a guard kept keys that were to go), s skipped (followed by the
--- fence's epoch where that is a later one), w not tried,
+-- fence's epoch where that is a later one), d released, w not tried,
 -- !CODE not done because of Redis' state,
 -- ?CODE refused: the fence is written, and the user's keys are deleted; or they are right, and one channel took the
 -- event which another refuses.
@@ -179,8 +179,9 @@ end
 local function apply(number, plan, layout, k, a)
   local old, new, after = fences[KEYS[number]], plan[2], plan[3]
   if releases == 1 then
-    if not stopped(old, new) and not is_behind(old, new) then doom(k, layout[2]) end
-    return 's'
+    if stopped(old, new) or is_behind(old, new) then return 's' end
+    doom(k, layout[2])
+    return 'd'
   end
   if after ~= '' and (not old or sub(old, 1, 32) < after) then return 'w' end
   if stopped(old, new) then return sub(old, 1, 8) > sub(new, 1, 8) and 's' .. sub(old, 1, 8) or 's' end
@@ -265,7 +266,7 @@ local function apply_all()
       doom(k, layout[2])
     end
     out[number] = result
-    if not find(result, '^[sw]') then
+    if not find(result, '^[dsw]') then
       before[number] = fences[key]
       fences[key] = fence
     end
@@ -318,7 +319,7 @@ end)
 if not ok then
   local code = code_of(reason)
   take_back(1, code)
-  out[1] = out[1] or '!' .. code
+  out[1] = releases == 0 and out[1] or '!' .. code
 else
   local number, partly, code = publish_all()
   -- What one channel has taken is not sent there again because another refuses it.

@@ -81,6 +81,8 @@ pub(super) struct Run {
     late: Vec<Bytes>,
     /// Whether the keys were already deleted because Redis was out of memory.
     pub(super) released: bool,
+    /// Whether it was told that some of them could not be.
+    pub(super) unreleased: bool,
 }
 
 impl Run {

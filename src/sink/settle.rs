@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::apply::Run;
 use super::call::CallWriter;
 use super::lanes::Trouble;
-use super::reply::NodeError;
+use super::reply::{NodeError, Reply};
 use super::{Flight, Sink, SinkState};
 use crate::backoff::Outage;
 use crate::error::{Error, Fault};
@@ -32,28 +32,35 @@ impl Sink {
     /// Out of memory: the stale keys of the flight's users are deleted, so that readers ask the database. Their fences
     /// stay: these keep an older value from coming back, and the keys that another instance wrote since.
     async fn release(&mut self, flight: &Flight, run: &mut Run) {
-        if std::mem::replace(&mut run.released, true) {
+        if run.released {
             return;
         }
         let undone = run.others.iter().chain(&run.mains).filter(|work| work.outcome.is_none());
         let mut writer = CallWriter::new(flight, self.frame(flight, true));
-        let mut released = 0;
+        let mut unreleased = None;
         for (index, work) in undone.enumerate() {
-            if let Ok(target) = self.target(work).await {
-                writer.add(index, &work.part, &[], target);
-                released += 1;
+            match self.target(work).await {
+                Ok(target) => writer.add(index, &work.part, &[], target),
+                Err(trouble) => unreleased = Some(trouble.error),
             }
         }
         let mut sent = Vec::new();
         self.write(writer.finish(), &mut sent).await;
         for (batch, sent) in sent {
-            let address = batch.address.clone();
-            if let Some(Err(error)) = sent.replies().await.into_iter().find(Result::is_err) {
-                tracing::warn!(%address, error = error.label(), "keys could not be deleted");
-                return;
+            for (_, reply) in batch.answered(sent.replies().await) {
+                let (deleted, left) = released(reply);
+                self.metrics.deleted_out_of_memory.inc_by(deleted);
+                unreleased = left.or(unreleased);
             }
         }
-        self.metrics.deleted_out_of_memory.inc_by(released);
+        run.released = unreleased.is_none();
+        // What is left is tried again with the flight.
+        if let Some(error) = unreleased.filter(|_| !std::mem::replace(&mut run.unreleased, true)) {
+            tracing::warn!(
+                error = error.label(),
+                "redis is out of memory, and stale keys could not be deleted"
+            );
+        }
     }
 
     /// Waits before the next attempt, and says why.
@@ -95,4 +102,21 @@ impl Sink {
             changed
         });
     }
+}
+
+/// How many users' keys a call has deleted, and why it has not done all.
+fn released(reply: Result<Reply, NodeError>) -> (u64, Option<NodeError>) {
+    let reply = match reply {
+        Ok(reply) => reply,
+        Err(error) => return (0, Some(error)),
+    };
+    let (mut deleted, mut left) = (0, None);
+    for line in reply.list().iter().map(|line| line.utf8().unwrap_or_default()) {
+        match line {
+            "d" => deleted += 1,
+            "s" => {}
+            _ => left = Some(NodeError::Other(line.to_owned())),
+        }
+    }
+    (deleted, left)
 }
