@@ -40,8 +40,9 @@ pub async fn load(reader: Reader, progress: Option<String>, published: String) -
     let of = Reached { published: published.clone(), ..Reached::default() };
     let pass = Pass { kind: Kind::Loaded, mark: LoadMark::Progress, what: "loading users", of };
     pass_over(&reader, pass, None, reached).await?;
-    reader.keep(LoadMark::Loaded, Some(cursor::record(&published))).await?;
+    // In this order: a mark of progress beside that of a finished load says that another one has begun.
     reader.keep(LoadMark::Progress, None).await?;
+    reader.keep(LoadMark::Loaded, Some(cursor::record(&published))).await?;
     running.set(0);
     Ok(())
 }

@@ -216,7 +216,8 @@ impl Supervisor {
             node_epoch: records.nodes.iter().filter_map(|node| node.epoch).max(),
             reached: reached.max(start::furthest(server, &records.nodes)),
             checkpoints: records.nodes.into_iter().map(|n| n.checkpoint.filter(|_| n.proves)).collect(),
-            loaded: records.loaded.is_some(),
+            // Beside a mark of progress it may be that of a load before, or of an instance that was frozen since.
+            loaded: records.loaded.is_some() && records.load.is_none(),
             published: records
                 .loaded
                 .as_ref()
@@ -236,12 +237,13 @@ impl Supervisor {
         pipeline.note_loaded(reason.is_none());
         // From here on the load that follows is the reason not to be ready.
         pipeline.health().tell(|facts| facts.given_up = false);
-        // Between the last two marks of a load its instance ended: it is finished.
-        let is_finished = reason.is_none() && redis.loaded && records.load.is_some();
         if let Some(reason) = reason {
             // A mark may have been written after what it counts was lost: it says nothing beside a lost checkpoint.
             let progress = records.load.filter(|_| redis.forgot_nothing());
             self.begin_load(pipeline, load, (reason, progress), server).await?;
+        } else {
+            // Another instance has finished it.
+            abandon(load).await;
         }
         if !redis.forgot_nothing() || reason.is_some_and(|reason| reason != LoadReason::NeverLoaded) {
             self.first_checkpoint(pipeline, server, outset.held).await?;
@@ -254,12 +256,6 @@ impl Supervisor {
             let record = cursor::record(&server.published);
             let sink = pipeline.sink().await?;
             if !sink.write_mark(LoadMark::Loaded, Some(&record)).await? {
-                return Err(sink.uncompared());
-            }
-        }
-        if is_finished {
-            let sink = pipeline.sink().await?;
-            if !sink.write_mark(LoadMark::Progress, None).await? {
                 return Err(sink.uncompared());
             }
         }
@@ -280,15 +276,11 @@ impl Supervisor {
         if running && reason == LoadReason::NeverLoaded && progress.is_some() {
             return Ok(());
         }
-        if let Some(load) = load.take() {
-            load.abort();
-            // Aborted or failed: either way it hands in nothing more.
-            let _ = load.await;
-        }
+        abandon(load).await;
         pipeline.begin_load(reason.is_gap());
         let reached = progress.filter(|_| reason == LoadReason::NeverLoaded);
         let sink = pipeline.sink().await?;
-        // In this order: stopped between the two, the next start must not go on behind an old mark.
+        // In this order: stopped between the two, the next start begins again, and not behind an old mark.
         let record = cursor::record(published);
         let begins = reached.as_deref().unwrap_or(&record);
         let marked = sink.write_mark(LoadMark::Progress, Some(begins)).await?
@@ -324,6 +316,15 @@ impl Supervisor {
 /// is too old then, and the stream does not tell.
 fn is_continued(pipeline: &Pipeline, server: &ServerSide) -> bool {
     server.confirmed_flush <= pipeline.acknowledged()
+}
+
+/// Ends a load that is not wanted any more.
+async fn abandon(load: &mut Load) {
+    if let Some(load) = load.take() {
+        load.abort();
+        // Aborted or failed: either way it hands in nothing more.
+        let _ = load.await;
+    }
 }
 
 /// Waits for the stop; for ever when whoever could ask for it is gone.

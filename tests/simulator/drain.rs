@@ -155,7 +155,6 @@ impl World {
             (postgres.walsender.is_none(), "nobody streams"),
             (postgres.confirmed < last, "something is not acknowledged"),
             (!self.has_key("lockstep:loaded:lockstep"), "the load is not finished"),
-            (self.has_key("lockstep:load:lockstep"), "a load is under way"),
             (self.is_asked(), "a resync is not done"),
         ];
         let holds: Vec<&str> = reasons.iter().filter(|(holds, _)| *holds).map(|(_, why)| *why).collect();

@@ -69,8 +69,8 @@ impl Loader {
         let reached = progress.map_or_else(Reached::default, |text| Reached::from_text(&text));
         let of = Reached { published: published.clone(), ..Reached::default() };
         self.pass_over(Kind::Loaded, LoadMark::Progress, of, reached).await?;
-        self.reader.keep(LoadMark::Loaded, Some(cursor::record(&published))).await?;
-        self.reader.keep(LoadMark::Progress, None).await
+        self.reader.keep(LoadMark::Progress, None).await?;
+        self.reader.keep(LoadMark::Loaded, Some(cursor::record(&published))).await
     }
 
     /// Users whose event could not be applied as written; as `resync::repair::repair`.
