@@ -131,7 +131,11 @@ struct Walsender(String);
 
 impl Walsender {
     async fn freeze(world: &World) -> Walsender {
-        let pid = world.postgres.value("SELECT pid FROM pg_stat_replication").await.expect("a walsender");
+        let pid = world
+            .postgres
+            .value("SELECT pid FROM pg_stat_replication WHERE state <> 'startup'")
+            .await
+            .expect("a walsender");
         let walsender = Walsender(pid);
         walsender.signal("STOP");
         walsender
