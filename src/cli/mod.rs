@@ -45,6 +45,16 @@ const EXIT_CODES: &str =
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(flatten)]
+    OnServers(OnServers),
+    Demo(demo::Args),
+    Completions(completions::Args),
+    Man(man::Args),
+}
+
+/// Commands about the servers that the configuration names.
+#[derive(Debug, Subcommand)]
+enum OnServers {
     Init(init::Args),
     Check(check::Args),
     Run(run::Args),
@@ -53,9 +63,6 @@ enum Command {
     Status(status::Args),
     Health(health::Args),
     Drop(drop::Args),
-    Demo(demo::Args),
-    Completions(completions::Args),
-    Man(man::Args),
 }
 
 /// How a command ended, where it did not fail.
@@ -76,7 +83,7 @@ pub fn main() -> ExitCode {
         // About the program, not about servers: a broken configuration is no reason to refuse.
         Command::Completions(args) => Ok(completions::run(&args)),
         Command::Man(_) => man::run(),
-        command => {
+        Command::OnServers(command) => {
             let (config, key_map) = match Config::load(cli.config.as_deref(), KeyMap::compile) {
                 Ok(understood) => understood,
                 Err(errors) => {
@@ -99,19 +106,16 @@ pub fn main() -> ExitCode {
     }
 }
 
-async fn execute(command: Command, config: Config, key_map: KeyMap) -> Result<Exit> {
+async fn execute(command: OnServers, config: Config, key_map: KeyMap) -> Result<Exit> {
     match command {
-        Command::Init(args) => init::run(&config, args).await,
-        Command::Check(args) => check::run(&config, args).await,
-        Command::Run(args) => run::run(config, key_map, args).await,
-        Command::Resync(args) => resync::run(&config, args).await,
-        Command::Verify(args) => verify::run(config, key_map, args).await,
-        Command::Status(args) => status::run(&config, args).await,
-        Command::Health(args) => health::run(&config, args).await,
-        Command::Drop(args) => drop::run(&config, args).await,
-        Command::Demo(args) => demo::run(args).await,
-        Command::Completions(args) => Ok(completions::run(&args)),
-        Command::Man(_) => man::run(),
+        OnServers::Init(args) => init::run(&config, args).await,
+        OnServers::Check(args) => check::run(&config, args).await,
+        OnServers::Run(args) => run::run(config, key_map, args).await,
+        OnServers::Resync(args) => resync::run(&config, args).await,
+        OnServers::Verify(args) => verify::run(config, key_map, args).await,
+        OnServers::Status(args) => status::run(&config, args).await,
+        OnServers::Health(args) => health::run(&config, args).await,
+        OnServers::Drop(args) => drop::run(&config, args).await,
     }
 }
 
