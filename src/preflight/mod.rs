@@ -15,6 +15,7 @@ use std::fmt;
 use serde::Serialize;
 
 pub use completed::completed_identity;
+pub use publication::without_lists;
 pub use slot::foreign as foreign_slot;
 
 use crate::catalog::{Catalog, Table};
@@ -139,11 +140,6 @@ pub async fn permissions(sink: &mut Sink, config: &Config) -> Result<Item> {
 /// The preconditions of the server alone, which must hold before anything is created on it.
 pub fn server(catalog: &Catalog, config: &Config) -> Vec<Item> {
     server::judge(catalog, config)
-}
-
-/// What the publication publishes beside what is followed, where the server knows no better.
-pub fn without_lists(catalog: &Catalog, config: &Config) -> Option<Item> {
-    publication::without_lists(catalog, config)
 }
 
 /// The preconditions of the slot alone.

@@ -30,8 +30,8 @@ pub(super) fn judge(catalog: &Catalog, config: &Config) -> Vec<Item> {
     items
 }
 
-/// What a publication cannot leave out.
-pub(super) fn without_lists(catalog: &Catalog, config: &Config) -> Option<Item> {
+/// What the publication publishes beside what is followed, where the server knows no better.
+pub fn without_lists(catalog: &Catalog, config: &Config) -> Option<Item> {
     (!catalog.server.has_column_lists()).then(|| {
         Item::new(
             Verdict::Warning,
