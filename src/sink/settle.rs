@@ -120,3 +120,24 @@ fn released(reply: Result<Reply, NodeError>) -> (u64, Option<NodeError>) {
     }
     (deleted, left)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(lines: &[&'static str]) -> Result<Reply, NodeError> {
+        Ok(Reply::List(lines.iter().map(|line| Reply::Text((*line).into())).collect()))
+    }
+
+    #[test]
+    fn only_what_was_deleted_counts_and_what_the_fence_spared_is_done() {
+        assert_eq!(released(reply(&["d", "s", "d"])), (2, None));
+    }
+
+    #[test]
+    fn what_could_not_be_deleted_is_left() {
+        let (deleted, left) = released(reply(&["!NOPERM", "d"]));
+        assert!(deleted == 1 && left.is_some());
+        assert_eq!(released(Err(NodeError::TimedOut)), (0, Some(NodeError::TimedOut)));
+    }
+}
