@@ -5,6 +5,7 @@ use std::time::Duration;
 use lockstep::config::TableSpec;
 use lockstep::resync::read::{self, Which};
 use lockstep::resync::table;
+use serde_json::{Value, json};
 
 use crate::harness::postgres::rows;
 use crate::harness::{On, Setup, World, eventually};
@@ -115,6 +116,25 @@ async fn a_load_that_was_killed_is_finished_by_the_next_run() {
     let (_, done) = said.split_once("loading users: done users=").expect("the end of the load");
     let loaded: u32 = done.split(' ').next().and_then(|users| users.parse().ok()).expect("a number");
     assert!((1..USERS).contains(&loaded), "the second run loaded {loaded} of {USERS} users");
+    assert!(world.store.get("lockstep:load:lockstep").await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mark_that_an_instance_wrote_late_ends_no_load_of_its_successor() {
+    let mut setup = Setup::on(On::Single);
+    setup.config = "[load]\nworkers = 1\nchunk_rows = 5".into();
+    let world = World::loading_as(setup, 5_000).await;
+    let progress = eventually("its progress is kept", async || {
+        let mark = world.store.get("lockstep:load:lockstep").await?;
+        mark.contains("\"up_to\":\"").then_some(mark)
+    })
+    .await;
+    world.lockstep.kill9();
+    // What whoever was frozen as it finished a load of the same tables writes once it wakes up.
+    let published = &serde_json::from_str::<Value>(&progress).unwrap()["published"];
+    world.store.set("lockstep:loaded:lockstep", &json!({ "published": published }).to_string()).await;
+    world.lockstep.run().await;
+    world.assert_equal().await;
     assert!(world.store.get("lockstep:load:lockstep").await.is_none());
 }
 
