@@ -134,13 +134,9 @@ impl Sink {
         let mut stored = Stored::Everywhere;
         for (address, key, id) in self.checkpoint_keys() {
             let text = self.text_of(checkpoint, &address, id);
-            let command = match self.kept.held.get(&key) {
-                Some(before) => {
-                    let scripts = &self.lanes.open(&address).await?.scripts;
-                    scripts.keep(key.clone(), before.clone(), text.clone())
-                }
-                None => Command::new("SET", vec![key.clone(), text.clone()]),
-            };
+            // Where none was read none may be there: another instance may have begun since.
+            let before = self.kept.held.get(&key).cloned().unwrap_or_default();
+            let command = self.lanes.open(&address).await?.scripts.keep(key.clone(), before, text.clone());
             let reply = self.lanes.ask(&address, command).await?;
             if reply.utf8() != Some("OK") {
                 self.is_master(&address).await?;

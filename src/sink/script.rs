@@ -10,8 +10,9 @@ use super::{Applied, Outcome};
 const APPLY: &str = include_str!("apply.lua");
 /// Puts a record, or none where it is empty, over the one that was there before and over no other: two instances may try
 /// at the same time, one of which was frozen since it was the leader. Over itself too, where the reply to the first try
-/// was lost.
-const KEEP: &str = "local now = redis.call('GET', KEYS[1]) or ''
+/// was lost. What is no text is none.
+const KEEP: &str = "local now = redis.pcall('GET', KEYS[1])
+now = type(now) == 'string' and now or ''
 if now ~= ARGV[1] and now ~= ARGV[2] then return now ~= '' and now end
 if ARGV[2] ~= '' then return redis.call('SET', KEYS[1], ARGV[2]) end
 redis.call('DEL', KEYS[1])
