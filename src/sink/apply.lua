@@ -175,12 +175,32 @@ local function publish(number, channel, text)
   publishers[publishes], channels[publishes], messages[publishes] = number, channel, text
 end
 
+-- Deletes what the steps write and delete; of a hash that is only added to, what would be added: nobody would write the
+-- rest again. `k` is the last of KEYS before the steps' own.
+local function release(steps, k)
+  for s = 1, #steps do
+    local op, pairs = steps[s][1], steps[s][2]
+    if op == 'E' then
+      local names = {}
+      for i = 1, #pairs, 2 do names[#names + 1] = pairs[i] end
+      if #names > 0 and failed(try('HDEL', KEYS[k + 1], unpack(names))) then doom(k, 1) end
+      k = k + 1
+    elseif op == 'D' then
+      doom(k, pairs)
+      k = k + pairs
+    elseif find('HTSB', op, 1, true) then
+      doom(k, 1)
+      k = k + 1
+    end
+  end
+end
+
 -- `k` and `a` are the last KEYS and ARGV before the plan's own.
 local function apply(number, plan, layout, k, a)
   local old, new, after = fences[KEYS[number]], plan[2], plan[3]
   if releases == 1 then
     if stopped(old, new) or is_behind(old, new) then return 's' end
-    doom(k, layout[2])
+    release(layout[4], k)
     return 'd'
   end
   if after ~= '' and (not old or sub(old, 1, 32) < after) then return 'w' end

@@ -62,6 +62,30 @@ async fn redis_out_of_memory_is_named_and_holds_nothing_stale() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn out_of_memory_a_completed_row_takes_nothing_but_its_own_fields() {
+    let world = world_with_users(Setup::on(On::Single)).await;
+    let complete = async |id: &str| {
+        let columns = "transaction_id, user_id, user_type, type, amount, status";
+        let values = format!("('{id}', 7, 'live', 'swap', -0.5, 'completed')");
+        world.sql(&format!("INSERT INTO user_transactions ({columns}) VALUES {values}")).await;
+    };
+    complete("S1").await;
+    world.eventually_equal().await;
+    let subscriber = world.subscriber().await;
+    world.store.call("", &["CONFIG", "SET", "maxmemory", "1"]).await;
+    complete("S2").await;
+    eventually("the stale field is gone", async || {
+        let config = world.store.hash("user:{live:7}:config").await;
+        (!config.contains_key("last_transaction_id") && config.contains_key("balance")).then_some(())
+    })
+    .await;
+    world.store.call("", &["CONFIG", "SET", "maxmemory", "0"]).await;
+    is_whole_again(&world, &subscriber).await;
+    let config = world.store.hash("user:{live:7}:config").await;
+    assert_eq!((config["last_transaction_id"].as_str(), config["balance"].as_str()), ("S2", "1000"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn redis_that_became_a_replica_is_waited_for() {
     let world = world_with_users(Setup::on(On::Single)).await;
     // It holds the same data, so that following it takes nothing away.
