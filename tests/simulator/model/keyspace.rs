@@ -31,7 +31,7 @@ pub struct Keyspace {
     journal: VecDeque<Undo>,
     /// What the command that runs published: channel and message.
     pub published: Vec<(Bytes, Bytes)>,
-    /// A script runs out of memory: it may delete, and what takes memory is refused until it has.
+    /// A command or script runs out of memory: it may delete, and what takes memory is refused until it has.
     pub full: bool,
 }
 

@@ -251,7 +251,9 @@ impl Redis {
         let node = conn.node;
         let Some(question) = conn.inbox.pop_front() else { return Executed::default() };
         let Question { name, args, answer } = question;
+        self.nodes[node].space.full = self.nodes[node].out_of_memory;
         let reply = self.answer(id, name, &args);
+        self.nodes[node].space.full = false;
         let instance = self.conns[&id].instance;
         let what = format!(
             "{instance} at {}: {name} {} -> {}",
@@ -315,10 +317,7 @@ impl Redis {
                 let Some(script) = self.nodes[node].scripts.get(hash).cloned() else {
                     return Err("NOSCRIPT No matching script.".into());
                 };
-                self.nodes[node].space.full = self.nodes[node].out_of_memory;
-                let reply = self.evaluate(id, script, keys, args);
-                self.nodes[node].space.full = false;
-                reply
+                self.evaluate(id, script, keys, args)
             }
             (_, keys) => {
                 if !args.first().is_some_and(|key| key.starts_with(CHECKPOINT)) {
