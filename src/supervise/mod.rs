@@ -247,9 +247,14 @@ impl Supervisor {
         }
         if !redis.forgot_nothing() || reason.is_some_and(|reason| reason != LoadReason::NeverLoaded) {
             self.first_checkpoint(pipeline, server, outset.held).await?;
+            let sink = pipeline.sink().await?;
+            // Redis is out of memory. The stream must not wait for it: it brings what is stale by now.
+            if !sink.has_stored() && sink.unkept().is_none() {
+                return Ok(());
+            }
         }
-        // Behind the checkpoint: the epoch alone would look like a history of which nobody tells any more, and a start
-        // that was interrupted would let the next one publish again what it had published.
+        // Behind the checkpoint, which keeps the epoch too: the epoch alone would look like a history of which nobody tells
+        // any more, and a start that was interrupted would let the next one publish again what it had published.
         pipeline.sink().await?.write_epoch(epoch).await?;
         // Behind the checkpoint: the mark alone would look like a node that forgot.
         if reason.is_none() && !redis.loaded {
