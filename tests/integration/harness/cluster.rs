@@ -265,10 +265,32 @@ async fn whole_view(node: &Redis, running: usize) -> Result<BTreeMap<String, Vec
     let served = info.contains("cluster_state:ok") && info.contains("cluster_slots_ok:16384");
     let linked = replication.contains("role:master") || replication.contains("master_link_status:up");
     let on_its_way = nodes.contains("->-") || nodes.contains("-<-");
+    if served && on_its_way {
+        end_finished_moves(node, &nodes).await;
+    }
     if !(served && linked && !on_its_way && replicas + MASTERS == running) {
         return Err(format!("{} of {running} nodes sees\n{info}{nodes}{replication}", node.port()));
     }
     // Id, address, flags, master, ping, pong, epoch, link; then what it serves.
     let words = nodes.lines().map(|line| line.split(' ').map(str::to_owned).collect::<Vec<_>>());
     Ok(words.filter(|words| words.len() > 8).map(|words| (words[0].clone(), words[8..].to_vec())).collect())
+}
+
+/// A slot that a node has given away stays open there where the node's own memory of the move came back with its file,
+/// after it was killed: `redis-cli --cluster fix` ends it in the same way.
+async fn end_finished_moves(node: &Redis, nodes: &str) {
+    let words = nodes.lines().filter(|line| line.contains("myself")).flat_map(|line| line.split(' ').skip(8));
+    let (open, served): (Vec<&str>, Vec<&str>) = words.partition(|word| word.starts_with('['));
+    let serves = |slot: u32| {
+        served.iter().any(|range| {
+            let (first, last) = range.split_once('-').unwrap_or((*range, *range));
+            (first.parse().unwrap_or(u32::MAX)..=last.parse().unwrap_or(0)).contains(&slot)
+        })
+    };
+    for slot in open.iter().filter_map(|word| word.strip_prefix('[')?.split_once("->-").map(|(slot, _)| slot))
+    {
+        if !serves(slot.parse().expect("a slot")) {
+            node.call(&["CLUSTER", "SETSLOT", slot, "STABLE"]).await;
+        }
+    }
 }
