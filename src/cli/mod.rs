@@ -15,6 +15,7 @@ mod output;
 mod resync;
 mod run;
 mod status;
+mod throwaway;
 mod verify;
 
 use std::path::PathBuf;

@@ -8,9 +8,9 @@ use fred::interfaces::{HashesInterface, KeysInterface};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use super::cluster::redis;
+use super::super::throwaway::cluster::redis;
+use super::super::throwaway::servers::sql;
 use super::platform::{FOREIGN_FIELD, PORTFOLIO_FIELD, USERS_IN_FLIGHT, User};
-use super::servers::sql;
 use crate::error::{Error, Result};
 
 const REFERENCE: &str = include_str!("reference.sql");

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::super::output::say;
-use super::lockstep::Measured;
+use super::super::throwaway::lockstep::Measured;
 use super::report::{Paint, grouped};
 
 /// Pause between two looks.

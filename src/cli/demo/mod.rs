@@ -4,14 +4,10 @@
 //! `lockstep run` beside it as an operator would, listens as a subscriber would, and compares at the end.
 
 mod amount;
-mod cluster;
 mod compare;
 mod live;
-mod lockstep;
 mod platform;
-mod process;
 mod report;
-mod servers;
 mod subscriber;
 mod tally;
 mod workload;
@@ -21,22 +17,20 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
-
 use super::Exit;
 use super::output::say;
+use super::throwaway::cluster::{Layout, RedisSide};
+use super::throwaway::lockstep::Lockstep;
+use super::throwaway::process::{Account, Folder, LOOK_EVERY};
+use super::throwaway::servers::{Postgres, sql};
+use super::throwaway::{self, Interruption};
 use crate::error::{Error, Result};
-use cluster::RedisSide;
 use compare::compare;
 use live::Live;
-use lockstep::Lockstep;
-use process::{Account, Folder, LOOK_EVERY};
 use report::{Outcome, Paint, grouped};
-use servers::{Postgres, sql};
 use subscriber::{CHANNELS, Subscriber};
 use workload::{USERS, Workload};
 
-const SCHEMA: &str = include_str!("schema.sql");
 /// How long the last events may take after the load has ended.
 const CATCH_UP: Duration = Duration::from_secs(60);
 
@@ -69,13 +63,7 @@ struct World {
 pub(super) async fn run(args: Args) -> Result<Exit> {
     let paint = Paint::detect();
     let mut interruption = Interruption::listen()?;
-    // Interrupted, the story is dropped, and with it every server and the folder.
-    let (outcome, mut world) = tokio::select! {
-        told = story(&args, paint) => told?,
-        name = interruption.comes() => {
-            return Err(Error::definite(name, "everything that was started is removed"));
-        }
-    };
+    let (outcome, mut world) = interruption.or_done(story(&args, paint)).await?;
     if args.keep {
         world.invite(paint);
         tokio::select! {
@@ -89,28 +77,6 @@ pub(super) async fn run(args: Args) -> Result<Exit> {
     Err(Error::definite("Redis and the database are not in step", "\"--keep\" leaves everything to look at"))
 }
 
-/// Ctrl-C, or a polite kill.
-struct Interruption {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Interruption {
-    fn listen() -> Result<Interruption> {
-        let listen =
-            |kind| signal(kind).map_err(|e| Error::definite(format!("signals cannot be taken ({e})"), ""));
-        let (interrupt, terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
-        Ok(Interruption { interrupt, terminate })
-    }
-
-    async fn comes(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.interrupt.recv() => "interrupted",
-            _ = self.terminate.recv() => "terminated",
-        }
-    }
-}
-
 async fn story(args: &Args, paint: Paint) -> Result<(Outcome, World)> {
     say(format_args!("\n  {}  PostgreSQL to Redis, in step\n", paint.bold("lockstep demo")));
     let mut world = build(args, paint).await?;
@@ -121,7 +87,7 @@ async fn story(args: &Args, paint: Paint) -> Result<(Outcome, World)> {
 
 async fn build(args: &Args, paint: Paint) -> Result<World> {
     let account = Account::for_servers();
-    let folder = Folder::create(account)?;
+    let folder = Folder::create("demo", account)?;
     let since = Instant::now();
     let postgres = Postgres::start(folder.path(), account).await?;
     let client = postgres.connect().await?;
@@ -131,13 +97,14 @@ async fn build(args: &Args, paint: Paint) -> Result<World> {
     paint.step(format!("PostgreSQL {version} on 127.0.0.1:{}", postgres.port()), since);
 
     let since = Instant::now();
-    let redis = RedisSide::start(folder.path(), account, args.cluster).await?;
+    let layout = if args.cluster { Layout::Cluster { replicas: 1 } } else { Layout::Single };
+    let redis = RedisSide::start(folder.path(), account, layout).await?;
     let port = redis.ports().next().unwrap_or_default();
     let kind = if args.cluster { "Redis Cluster, 3 masters and 3 replicas," } else { "Redis" };
     paint.step(format!("{kind} on 127.0.0.1:{port}"), since);
 
     let since = Instant::now();
-    client.batch_execute(SCHEMA).await.map_err(sql)?;
+    throwaway::platform::create(&client, USERS.unsigned_abs()).await?;
     platform::leave_old_keys(&redis.client().await?).await?;
     let users = grouped(u64::from(USERS.unsigned_abs()));
     paint.step(format!("{users} live and demo users, with stale keys of old services"), since);

@@ -7,7 +7,7 @@ use fred::clients::Client;
 use fred::interfaces::{HashesInterface, KeysInterface};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::cluster::redis;
+use super::super::throwaway::cluster::redis;
 use super::workload::USERS;
 use crate::error::Result;
 

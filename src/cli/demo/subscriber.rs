@@ -10,8 +10,8 @@ use serde_json::Value;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinHandle;
 
+use super::super::throwaway::cluster::{RedisSide, redis};
 use super::amount::Micros;
-use super::cluster::{RedisSide, redis};
 use crate::error::Result;
 
 /// The two channels of the contract.

@@ -18,10 +18,10 @@ struct Platform {
 
 async fn platform() -> Platform {
     let account = Account::for_servers();
-    let folder = Folder::create(account).unwrap();
+    let folder = Folder::create("demo", account).unwrap();
     let postgres = Postgres::start(folder.path(), account).await.unwrap();
-    let redis = RedisSide::start(folder.path(), account, false).await.unwrap();
-    postgres.connect().await.unwrap().batch_execute(SCHEMA).await.unwrap();
+    let redis = RedisSide::start(folder.path(), account, Layout::Single).await.unwrap();
+    throwaway::platform::create(&postgres.connect().await.unwrap(), USERS.unsigned_abs()).await.unwrap();
     platform::leave_old_keys(&redis.client().await.unwrap()).await.unwrap();
     Platform { redis, postgres, _folder: folder }
 }

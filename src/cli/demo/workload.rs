@@ -8,8 +8,8 @@ use std::time::Instant;
 use tokio::task::JoinSet;
 use tokio_postgres::{Client, Row, Transaction};
 
+use super::super::throwaway::servers::{Postgres, sql};
 use super::amount::Micros;
-use super::servers::{Postgres, sql};
 use crate::error::{Error, Result};
 
 /// Users that `schema.sql` makes, with ids from 1.

@@ -1,4 +1,4 @@
-//! One Redis, or a cluster of three masters and three replicas.
+//! One Redis, or a cluster of three masters.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -12,12 +12,24 @@ use super::process::{Account, LOOK_EVERY, Process, guarded};
 use super::servers::{Redis, redis_cli};
 use crate::error::{Error, Result};
 
-/// Masters and replicas together.
-const NODES: usize = 6;
+/// Masters of a cluster.
+const MASTERS: usize = 3;
 /// How long the nodes may take to agree on who serves which slot.
 const AGREEMENT: Duration = Duration::from_secs(60);
 /// Messages that wait for the subscriber; fred drops the oldest beyond.
 const SUBSCRIBER_QUEUE: usize = 65_536;
+
+/// How many servers there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// One, on its own.
+    Single,
+    /// Three masters, each with so many replicas.
+    Cluster {
+        /// Replicas of each master.
+        replicas: usize,
+    },
+}
 
 /// What Lockstep writes to.
 #[derive(Debug)]
@@ -26,19 +38,19 @@ pub struct RedisSide {
 }
 
 impl RedisSide {
-    /// Starts one server, or six that form a cluster.
-    pub async fn start(folder: &Path, account: Account, cluster: bool) -> Result<RedisSide> {
-        if !cluster {
+    /// Starts one server, or those that form a cluster.
+    pub async fn start(folder: &Path, account: Account, layout: Layout) -> Result<RedisSide> {
+        let Layout::Cluster { replicas } = layout else {
             return Ok(RedisSide { nodes: vec![Redis::start(folder, account, false).await?] });
-        }
-        let mut nodes = Vec::with_capacity(NODES);
-        for _ in 0..NODES {
+        };
+        let mut nodes = Vec::new();
+        for _ in 0..MASTERS * (1 + replicas) {
             nodes.push(Redis::start(folder, account, true).await?);
         }
         let mut create = guarded("redis-cli", Account::Own, "KILL");
         create.args(["--cluster", "create"]);
         create.args(nodes.iter().map(|node| format!("127.0.0.1:{}", node.port())));
-        create.args(["--cluster-replicas", "1", "--cluster-yes"]);
+        create.args(["--cluster-replicas", &replicas.to_string(), "--cluster-yes"]);
         let log = folder.join("redis-cluster.log");
         Process::spawn("redis-cli --cluster create", create, log, "KILL")?.finishes().await?;
         let side = RedisSide { nodes };
@@ -49,12 +61,13 @@ impl RedisSide {
     /// Every node knows that all slots are served, and every replica has its master's data.
     async fn agrees(&self) -> Result<()> {
         let deadline = Instant::now() + AGREEMENT;
+        let all = format!("cluster_known_nodes:{}", self.nodes.len());
         for port in self.ports() {
             loop {
                 let state = redis_cli(port, &["cluster", "info"]).unwrap_or_default();
                 let role = redis_cli(port, &["info", "replication"]).unwrap_or_default();
                 let linked = role.contains("role:master") || role.contains("master_link_status:up");
-                if linked && state.contains("cluster_state:ok") && state.contains("cluster_known_nodes:6") {
+                if linked && state.contains("cluster_state:ok") && state.contains(&all) {
                     break;
                 }
                 if Instant::now() >= deadline {
@@ -107,7 +120,7 @@ async fn connect(server: ServerConfig) -> Result<Client> {
     Ok(client)
 }
 
-/// An error of the demo's own Redis commands.
+/// An error of the Redis commands that are not Lockstep's.
 pub fn redis(error: fred::error::Error) -> Error {
     Error::definite(format!("redis: {error}"), "")
 }

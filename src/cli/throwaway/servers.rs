@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 
 /// How long a server may take until it answers.
 const START: Duration = Duration::from_secs(60);
-/// The demo's database.
+/// The platform's database.
 const DATABASE: &str = "platform";
 
 /// A running PostgreSQL server with one database.
@@ -73,7 +73,7 @@ impl Postgres {
         }
     }
 
-    /// The superuser's URL of the demo's database.
+    /// The superuser's URL of the platform's database.
     pub fn url(&self) -> String {
         self.url_of(DATABASE)
     }
@@ -82,7 +82,7 @@ impl Postgres {
         format!("postgresql://postgres:{}@127.0.0.1:{}/{database}", self.password, self.port)
     }
 
-    /// A connection to the demo's database.
+    /// A connection to the platform's database.
     pub async fn connect(&self) -> Result<Client> {
         connect(&self.url()).await
     }
@@ -114,7 +114,7 @@ async fn connect(url: &str) -> Result<Client> {
     Ok(client)
 }
 
-/// An error of the demo's own SQL; its rows are made up, nothing in it is secret.
+/// An error of SQL that is not Lockstep's; its rows are made up, nothing in it is secret.
 pub fn sql(error: tokio_postgres::Error) -> Error {
     let fact = error.as_db_error().map_or_else(|| error.to_string(), |e| e.message().to_owned());
     Error::definite(format!("postgresql: {fact}"), "")
@@ -134,7 +134,7 @@ fn programs() -> Result<PathBuf> {
     })
 }
 
-/// Other accounts of this machine must not become superuser of the demo.
+/// Other accounts of this machine must not become superuser of it.
 fn password() -> Result<String> {
     let random = Path::new("/dev/urandom");
     let mut bytes = [0_u8; 12];

@@ -64,5 +64,5 @@ SELECT n, CASE n % 2 WHEN 0 THEN 'demo' ELSE 'live' END, 'user' || n || '@exampl
        1, n % 11 <> 0, CASE WHEN n % 4 <> 0 THEN n % 200 END, 'rock',
        CASE n % 50 WHEN 0 THEN n / 50 END, CASE n % 50 WHEN 0 THEN 'enabled' END,
        CASE n % 9 WHEN 0 THEN 12.5 END, 'inactive'
-  FROM generate_series(1, 10000) AS n;
+  FROM generate_series(1, :users) AS n;
 ANALYZE users;

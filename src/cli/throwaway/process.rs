@@ -1,4 +1,4 @@
-//! Child processes and a folder that never outlive the demo, however it ends.
+//! Child processes and a folder that never outlive this program, however it ends.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
@@ -27,9 +27,9 @@ const TAIL_LINES: usize = 15;
 /// The account that runs the servers: PostgreSQL refuses root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Account {
-    /// The user who started the demo.
+    /// The user who started this program.
     Own,
-    /// User `postgres`, since root started the demo.
+    /// User `postgres`, since root started this program.
     Postgres,
 }
 
@@ -43,9 +43,9 @@ impl Account {
     }
 }
 
-/// A command that gets `signal` from the kernel once the demo is gone, even by `kill -9`.
+/// A command that gets `signal` from the kernel once this program is gone, even by `kill -9`.
 ///
-/// It has a process group of its own: Ctrl-C reaches the demo alone, which then ends its children in order.
+/// It has a process group of its own: Ctrl-C reaches this program alone, which then ends its children in order.
 pub fn guarded(program: impl AsRef<Path>, account: Account, signal: &str) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", signal]);
@@ -69,7 +69,7 @@ impl Process {
     /// Starts `command`; `ending` is the signal that asks it to end.
     ///
     /// Linux sends the parent-death signal when the forking *thread* ends: call this from the thread that
-    /// drives the demo, never from a pool of threads.
+    /// drives the servers, never from a pool of threads.
     pub fn spawn(
         name: &'static str,
         mut command: Command,
@@ -142,7 +142,7 @@ fn tail(log: &Path) -> String {
     lines.get(lines.len().saturating_sub(TAIL_LINES)..).unwrap_or_default().join("\n")
 }
 
-/// The demo's folder; removed on drop, and by a shell when the demo did not live to do it.
+/// A temporary folder; removed on drop, and by a shell when this program did not live to do it.
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
@@ -151,14 +151,14 @@ pub struct Folder {
 
 impl Folder {
     /// Makes it below the system's temporary folder, open to the servers' account only (and root).
-    pub fn create(account: Account) -> Result<Folder> {
+    pub fn create(command: &str, account: Account) -> Result<Folder> {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let (pid, n) = (std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(format!("lockstep-demo-{pid}-{n}"));
+        let path = std::env::temp_dir().join(format!("lockstep-{command}-{pid}-{n}"));
         let failed =
             |e| Error::definite(format!("{}: {e}", path.display()), "set TMPDIR to a writable folder");
         std::fs::create_dir(&path).map_err(failed)?;
-        // Its standard input ends with the demo, even by SIGKILL; servers may still be writing then.
+        // Its standard input ends with this program, even by SIGKILL; servers may still be writing then.
         let script = "read -r _; for n in 1 2 3 4 5 6 7 8; do rm -rf -- \"$1\" && exit; sleep 0.5; done";
         let mut remover = Command::new("sh");
         remover.args(["-c", script, "sh"]).arg(&path).process_group(0);
@@ -194,7 +194,7 @@ pub fn give_to_servers(account: Account, path: &Path) -> Result<()> {
         status if status.success() => Ok(()),
         _ => Err(Error::definite(
             format!("{} cannot be given to user postgres", path.display()),
-            "start the demo as an ordinary user",
+            "start it as an ordinary user",
         )),
     }
 }
@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_folder_is_gone_after_its_guard() {
-        let folder = Folder::create(Account::Own).unwrap();
+        let folder = Folder::create("test", Account::Own).unwrap();
         let path = folder.path().to_owned();
         std::fs::write(path.join("file"), "x").unwrap();
         drop(folder);
@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_child_is_gone_after_its_guard_and_its_log_tells_why_it_ended() {
-        let folder = Folder::create(Account::Own).unwrap();
+        let folder = Folder::create("test", Account::Own).unwrap();
         let mut sleeper = guarded("sleep", Account::Own, "KILL");
         sleeper.arg("1000");
         let sleeper = Process::spawn("sleep", sleeper, folder.path().join("sleep.log"), "TERM").unwrap();

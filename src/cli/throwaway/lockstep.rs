@@ -20,6 +20,15 @@ const ANSWER: Duration = Duration::from_secs(2);
 /// Bytes of an HTTP answer that are read.
 const ANSWER_BYTES: u64 = 1 << 20;
 
+/// Lockstep with a configuration and a slot.
+#[derive(Debug)]
+pub struct Installed {
+    program: PathBuf,
+    folder: PathBuf,
+    port: u16,
+    config: PathBuf,
+}
+
 /// A running `lockstep run`.
 #[derive(Debug)]
 pub struct Lockstep {
@@ -28,7 +37,7 @@ pub struct Lockstep {
     config: PathBuf,
 }
 
-/// What `/metrics` says that the demo shows.
+/// What `/metrics` says that is shown.
 #[derive(Debug, Default, Clone, Copy, PartialEq)]
 pub struct Measured {
     /// Events applied since the start.
@@ -39,14 +48,19 @@ pub struct Measured {
     pub memory_bytes: f64,
 }
 
-impl Lockstep {
-    /// Writes the configuration, runs `init`, starts `run` and waits until it is ready.
-    pub async fn start(folder: &Path, postgres: &Postgres, redis: &RedisSide) -> Result<Lockstep> {
+impl Installed {
+    /// Writes the configuration, with more lines of TOML at its end, and runs `init`.
+    pub async fn init(
+        folder: &Path,
+        postgres: &Postgres,
+        redis: &RedisSide,
+        more: &str,
+    ) -> Result<Installed> {
         let port = free_port()?;
         let config = folder.join("lockstep.toml");
         let urls: Vec<String> = redis.urls().iter().map(|url| format!("\"{url}\"")).collect();
         let text = format!(
-            "[postgres]\nurl = \"{}\"\n\n[redis]\nurl = [{}]\n\n[http]\nlisten = \"127.0.0.1:{port}\"\n",
+            "[http]\nlisten = \"127.0.0.1:{port}\"\n\n[postgres]\nurl = \"{}\"\n\n[redis]\nurl = [{}]\n{more}",
             postgres.url(),
             urls.join(", ")
         );
@@ -54,22 +68,38 @@ impl Lockstep {
         let program = std::env::current_exe().map_err(|e| {
             Error::definite(format!("this program does not find itself ({e})"), "start it by its full path")
         })?;
-        let command = |subcommand| {
-            let mut command = guarded(&program, Account::Own, "TERM");
-            without_settings_of_the_caller(&mut command);
-            command.arg(subcommand).arg("--config").arg(&config);
-            command
-        };
+        let installed = Installed { program, folder: folder.to_owned(), port, config };
         let log = folder.join("init.log");
-        Process::spawn("lockstep init", command("init"), log, "TERM")?.finishes().await?;
-        let process = Process::spawn("lockstep run", command("run"), folder.join("lockstep.log"), "TERM")?;
-        let mut lockstep = Lockstep { process, port, config };
-        lockstep.is_ready().await?;
+        Process::spawn("lockstep init", installed.command("init"), log, "TERM")?.finishes().await?;
+        Ok(installed)
+    }
+
+    /// Starts `run`.
+    pub fn run(&self) -> Result<Lockstep> {
+        let log = self.folder.join("lockstep.log");
+        let process = Process::spawn("lockstep run", self.command("run"), log, "TERM")?;
+        Ok(Lockstep { process, port: self.port, config: self.config.clone() })
+    }
+
+    fn command(&self, subcommand: &str) -> Command {
+        let mut command = guarded(&self.program, Account::Own, "TERM");
+        without_settings_of_the_caller(&mut command);
+        command.arg(subcommand).arg("--config").arg(&self.config);
+        command
+    }
+}
+
+impl Lockstep {
+    /// Runs `init`, starts `run` and waits until it is ready.
+    pub async fn start(folder: &Path, postgres: &Postgres, redis: &RedisSide) -> Result<Lockstep> {
+        let mut lockstep = Installed::init(folder, postgres, redis, "").await?.run()?;
+        lockstep.is_ready(READY).await?;
         Ok(lockstep)
     }
 
-    async fn is_ready(&mut self) -> Result<()> {
-        let deadline = Instant::now() + READY;
+    /// Waits until every user is loaded and the stream is followed.
+    pub async fn is_ready(&mut self, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
         loop {
             let answer = self.get("/readyz").await.unwrap_or_default();
             if answer.split(' ').nth(1) == Some("200") {
@@ -124,7 +154,7 @@ impl Lockstep {
     }
 }
 
-/// Variables of the caller's shell must not lead the demo to a real database.
+/// Variables of the caller's shell must not lead it to a real database.
 fn without_settings_of_the_caller(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let ours = name.to_str().is_some_and(|name| name.starts_with("PG") || name.starts_with("LOCKSTEP_"));
