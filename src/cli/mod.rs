@@ -2,6 +2,7 @@
 //! standard error.
 
 mod asking;
+mod bench;
 mod check;
 mod completions;
 mod demo;
@@ -49,6 +50,7 @@ enum Command {
     #[command(flatten)]
     OnServers(OnServers),
     Demo(demo::Args),
+    Bench(bench::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -79,8 +81,9 @@ enum Exit {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.command {
-        // Writes the only configuration it uses: the caller's may be about real servers.
+        // Both write the only configuration they use: the caller's may be about real servers.
         Command::Demo(args) => block_on(demo::run(args)),
+        Command::Bench(args) => block_on(bench::run(args)),
         // About the program, not about servers: a broken configuration is no reason to refuse.
         Command::Completions(args) => Ok(completions::run(&args)),
         Command::Man(_) => man::run(),

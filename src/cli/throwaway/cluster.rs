@@ -84,6 +84,11 @@ impl RedisSide {
         self.nodes.iter().map(Redis::port)
     }
 
+    /// The servers' process ids, in the order of the ports.
+    pub fn ids(&self) -> impl Iterator<Item = u32> + '_ {
+        self.nodes.iter().map(Redis::id)
+    }
+
     /// Whether there is more than one node.
     pub fn is_cluster(&self) -> bool {
         self.nodes.len() > 1

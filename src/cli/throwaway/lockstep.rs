@@ -12,11 +12,14 @@ use super::cluster::RedisSide;
 use super::process::{Account, LOOK_EVERY, Process, failed_at, free_port, guarded};
 use super::servers::Postgres;
 use crate::error::{Error, Result};
+use crate::lsn::Lsn;
 
 /// How long the load of all users may take.
 const READY: Duration = Duration::from_secs(60);
 /// How long one answer over HTTP may take.
 const ANSWER: Duration = Duration::from_secs(2);
+/// How long it may wait for a position before it answers.
+const WAIT: Duration = Duration::from_secs(1);
 /// Bytes of an HTTP answer that are read.
 const ANSWER_BYTES: u64 = 1 << 20;
 
@@ -81,6 +84,11 @@ impl Installed {
         Ok(Lockstep { process, port: self.port, config: self.config.clone() })
     }
 
+    /// Its configuration.
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
     fn command(&self, subcommand: &str) -> Command {
         let mut command = guarded(&self.program, Account::Own, "TERM");
         without_settings_of_the_caller(&mut command);
@@ -112,6 +120,25 @@ impl Lockstep {
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Whether Redis holds this position; where it does not, that is said after about a second.
+    pub async fn holds(&mut self, lsn: Lsn) -> Result<bool> {
+        self.process.still_runs()?;
+        let path = format!("/api/redis-health/wait?lsn={lsn}&timeout_ms={}", WAIT.as_millis());
+        let answer = self.get(&path).await.unwrap_or_default();
+        match answer.split(' ').nth(1) {
+            Some("200") => return Ok(true),
+            // It has waited as long as it was to.
+            Some("504") => {}
+            _ => tokio::time::sleep(LOOK_EVERY).await,
+        }
+        Ok(false)
     }
 
     /// Fails when it has ended.

@@ -84,6 +84,11 @@ impl Process {
         Ok(Process { name, child, log, ending })
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Fails with the end of its log when the process has ended by itself.
     pub fn still_runs(&mut self) -> Result<()> {
         match self.child.try_wait() {
@@ -237,7 +242,7 @@ mod tests {
         let mut sleeper = guarded("sleep", Account::Own, "KILL");
         sleeper.arg("1000");
         let sleeper = Process::spawn("sleep", sleeper, folder.path().join("sleep.log"), "TERM").unwrap();
-        let pid = sleeper.child.id();
+        let pid = sleeper.id();
         drop(sleeper);
         assert!(!Path::new(&format!("/proc/{pid}")).exists());
 

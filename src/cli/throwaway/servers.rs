@@ -192,6 +192,11 @@ impl Redis {
     pub fn port(&self) -> u16 {
         self.port
     }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
 }
 
 /// The answer of one command, without its last newline.

@@ -22,6 +22,7 @@ macro_rules! on_both {
 
 mod away;
 mod bad_input;
+mod bench;
 mod budget;
 mod cost;
 mod crash;

@@ -1,0 +1,59 @@
+//! What is written to the database while Lockstep is away, and a second slot that stands before it.
+
+use super::table::Progress;
+use super::world::World;
+use crate::cli::output::grouped;
+use crate::cli::throwaway::servers::sql;
+use crate::error::Result;
+use crate::lsn::Lsn;
+
+/// The slot of everybody who is not Lockstep. Nothing is ever acknowledged there: it can be read again.
+pub const SLOT: &str = "bench";
+
+const EVENTS: &str = include_str!("backlog.sql");
+/// Database transactions of one statement.
+const PORTION: u64 = 20_000;
+
+/// Committed transactions that Lockstep has not seen.
+#[derive(Debug, Clone, Copy)]
+pub struct Backlog {
+    /// Behind the last of them.
+    pub end: Lsn,
+    /// Events that they are.
+    pub events: u64,
+}
+
+/// Writes one database transaction for each event.
+pub async fn of_events(world: &mut World, progress: &Progress) -> Result<Backlog> {
+    begin(world).await?;
+    let (events, users) = (u64::from(world.size.events), world.size.users.to_string());
+    let all = world.written + events;
+    while world.written < all {
+        let last = all.min(world.written + PORTION);
+        progress.step(&format!("writing the backlog, {} of {}", grouped(last), grouped(all)));
+        let statement = EVENTS.replace(":first", &(world.written + 1).to_string());
+        let statement = statement.replace(":last", &last.to_string()).replace(":users", &users);
+        world.client.batch_execute(&statement).await.map_err(sql)?;
+        world.written = last;
+    }
+    end(world, events).await
+}
+
+/// Moves the second slot here, and has nobody wait for the disk.
+async fn begin(world: &World) -> Result<()> {
+    let slot = format!(
+        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '{SLOT}';
+         SELECT pg_create_logical_replication_slot('{SLOT}', 'pgoutput');
+         SET synchronous_commit = off"
+    );
+    world.client.batch_execute(&slot).await.map_err(sql)
+}
+
+/// Has everything on disk, the pages of the tables too: nothing of it is written while something is measured.
+async fn end(world: &World, events: u64) -> Result<Backlog> {
+    let last = "SET synchronous_commit = on; SELECT pg_logical_emit_message(true, 'bench', 'end')";
+    world.client.batch_execute(last).await.map_err(sql)?;
+    let end = world.wal_end().await?;
+    world.client.batch_execute("CHECKPOINT").await.map_err(sql)?;
+    Ok(Backlog { end, events })
+}

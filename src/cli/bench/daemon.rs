@@ -1,0 +1,91 @@
+//! Lockstep at work, measured from outside.
+
+use std::time::{Duration, Instant};
+
+use super::backlog::Backlog;
+use super::usage;
+use super::world::{PATIENCE, World, holds};
+use crate::cli::throwaway::lockstep::Lockstep;
+use crate::cli::throwaway::servers::sql;
+use crate::error::{Error, Result};
+
+/// Pause between two looks whether it streams.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+const STREAMS: &str = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = $1";
+
+/// How a backlog was drained.
+#[derive(Debug, Clone, Copy)]
+pub struct Drained {
+    /// Events that Lockstep counted.
+    pub events: f64,
+    /// From the beginning of the stream until Redis held the last event.
+    pub time: Duration,
+    /// What it took of the processors.
+    pub cpu: Cpu,
+    /// Most memory that Lockstep had resident, in bytes.
+    pub peak: u64,
+}
+
+/// Processor time of each party.
+#[derive(Debug, Clone, Copy)]
+pub struct Cpu {
+    /// The walsender.
+    pub walsender: Duration,
+    /// Lockstep.
+    pub lockstep: Duration,
+    /// All Redis servers.
+    pub redis: Duration,
+}
+
+/// Starts Lockstep, and ends it when Redis holds the backlog.
+pub async fn drain(world: &World, backlog: &Backlog) -> Result<Drained> {
+    let mut lockstep = world.installed.run()?;
+    let walsender = streams(world, &mut lockstep).await?;
+    let begun = Instant::now();
+    let before = Cpu::so_far(world, walsender, &lockstep)?;
+    holds(&mut lockstep, backlog.end).await?;
+    let time = begun.elapsed();
+    let cpu = Cpu::so_far(world, walsender, &lockstep)?.since(&before);
+    let measured = lockstep.measured().await.unwrap_or_default();
+    let peak = usage::peak_memory(lockstep.id())?;
+    let events = measured.events;
+    if (events - backlog.events as f64).abs() >= 1.0 {
+        let fact = format!("lockstep counts {events} events where {} were written", backlog.events);
+        return Err(Error::definite(fact, "report this as a bug"));
+    }
+    Ok(Drained { events, time, cpu, peak })
+}
+
+impl Cpu {
+    fn so_far(world: &World, walsender: u32, lockstep: &Lockstep) -> Result<Cpu> {
+        Ok(Cpu {
+            walsender: usage::cpu(walsender)?,
+            lockstep: usage::cpu(lockstep.id())?,
+            redis: usage::cpu_of_all(world.redis.ids())?,
+        })
+    }
+
+    fn since(&self, before: &Cpu) -> Cpu {
+        Cpu {
+            walsender: self.walsender.saturating_sub(before.walsender),
+            lockstep: self.lockstep.saturating_sub(before.lockstep),
+            redis: self.redis.saturating_sub(before.redis),
+        }
+    }
+}
+
+/// Waits until it streams; the walsender's process id.
+async fn streams(world: &World, lockstep: &mut Lockstep) -> Result<u32> {
+    let deadline = Instant::now() + PATIENCE;
+    let statement = world.client.prepare(STREAMS).await.map_err(sql)?;
+    while Instant::now() < deadline {
+        let row = world.client.query_one(&statement, &[&world.config.postgres.slot]).await.map_err(sql)?;
+        let process: Option<i32> = row.try_get(0).map_err(sql)?;
+        if let Some(process) = process {
+            return Ok(process.unsigned_abs());
+        }
+        lockstep.still_runs()?;
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Err(Error::definite("lockstep does not stream", "see its log with \"lockstep demo --keep\""))
+}
