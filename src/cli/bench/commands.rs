@@ -5,19 +5,26 @@
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::backlog::Backlog;
 use super::stream;
 use super::world::World;
-use crate::balance::{Mapping, Output};
+use crate::balance::{Event, Kind, Mapping, Output};
 use crate::cli::throwaway::process::failed_at;
 use crate::error::{Error, Result};
 use crate::keyplan::{EventJson, KeyPlan, Step};
 use crate::lsn::Xid64;
-use crate::pgoutput::Message;
-use crate::txn::{Assembler, Window};
+use crate::pgoutput::{Message, PgTime};
+use crate::resync::read::{self, Which};
+use crate::resync::{self, table};
+use crate::txn::{Assembler, CommitInfo, Window};
+use crate::wire::sql;
+
+/// Users that are read at a time.
+const CHUNK_USERS: usize = 10_000;
 
 /// Commands in a file, as Redis reads them.
 #[derive(Debug)]
@@ -55,6 +62,35 @@ pub async fn of_backlog(world: &World, backlog: &Backlog) -> Result<Commands> {
     }
     let (found, written) = (commands.events, backlog.events);
     Err(Error::definite(format!("{found} events of {written} are in the stream"), "report this as a bug"))
+}
+
+/// Writes the commands of the first load of all users.
+pub async fn of_users(world: &World) -> Result<Commands> {
+    let mut mapping = Mapping::new(&world.config.tables);
+    let mut writer = Writer::create(&world.folder.path().join("users"))?;
+    let postgres = sql::connect(&world.config.postgres).await?;
+    for spec in world.config.tables.iter().filter(|spec| spec.is_users()) {
+        let table = table::describe(&postgres, spec).await?;
+        let mut after = None;
+        loop {
+            let up_to = read::hop(&postgres, &table, after.as_deref(), CHUNK_USERS).await?;
+            let which = Which::Range { after, up_to: up_to.clone() };
+            let rows = read::read(&postgres, &table, &which).await?;
+            // What is read has no commit of its own.
+            let commit =
+                CommitInfo { commit_lsn: rows.read_before, time: PgTime(0), xid: rows.snapshot.xmax };
+            let kind = (Kind::Loaded, &Arc::new(commit));
+            let plan = |event: &Event| world.key_map.plan(event);
+            for plan in resync::plans(&mut mapping, &table, &rows, kind, plan).0 {
+                writer.plan(&plan)?;
+            }
+            match up_to {
+                Some(id) => after = Some(id),
+                None => break,
+            }
+        }
+    }
+    writer.finish()
 }
 
 /// Encodes plans into a file.

@@ -18,6 +18,8 @@ const STREAMS: &str = "SELECT active_pid FROM pg_replication_slots WHERE slot_na
 pub struct Drained {
     /// Events that Lockstep counted.
     pub events: f64,
+    /// How many there were.
+    pub written: u64,
     /// From the beginning of the stream until Redis held the last event.
     pub time: Duration,
     /// What it took of the processors.
@@ -53,7 +55,7 @@ pub async fn drain(world: &World, backlog: &Backlog) -> Result<Drained> {
         let fact = format!("lockstep counts {events} events where {} were written", backlog.events);
         return Err(Error::definite(fact, "report this as a bug"));
     }
-    Ok(Drained { events, time, cpu, peak })
+    Ok(Drained { events, written: backlog.events, time, cpu, peak })
 }
 
 impl Cpu {
@@ -72,6 +74,21 @@ impl Cpu {
             redis: self.redis.saturating_sub(before.redis),
         }
     }
+}
+
+/// Starts Lockstep where nobody is loaded, and ends it when everybody is; `events` are the users that it counted.
+pub async fn load(world: &World) -> Result<Drained> {
+    let mut lockstep = world.installed.run()?;
+    let walsender = streams(world, &mut lockstep).await?;
+    let begun = Instant::now();
+    let before = Cpu::so_far(world, walsender, &lockstep)?;
+    lockstep.is_ready(PATIENCE).await?;
+    let time = begun.elapsed();
+    let cpu = Cpu::so_far(world, walsender, &lockstep)?.since(&before);
+    let events = lockstep.measured().await.unwrap_or_default().loaded;
+    let peak = usage::peak_memory(lockstep.id())?;
+    let written = u64::from(world.size.users);
+    Ok(Drained { events, written, time, cpu, peak })
 }
 
 /// Waits until it streams; the walsender's process id.

@@ -18,6 +18,13 @@ pub async fn drain(size: Size, progress: &Progress) -> Result<Vec<Row>> {
     against_limits(&world, &backlog, progress).await
 }
 
+/// Writes a backlog and drains it.
+pub async fn once(world: &mut World, progress: &Progress) -> Result<Drained> {
+    let backlog = backlog::of_events(world, progress).await?;
+    progress.step("lockstep drains the backlog");
+    daemon::drain(world, &backlog).await
+}
+
 /// Drains a backlog, and has the limits drain it too.
 pub async fn against_limits(world: &World, backlog: &Backlog, progress: &Progress) -> Result<Vec<Row>> {
     progress.step("encoding ready-made commands");
@@ -25,15 +32,15 @@ pub async fn against_limits(world: &World, backlog: &Backlog, progress: &Progres
     progress.step("lockstep drains the backlog");
     let drained = daemon::drain(world, backlog).await?;
     let limits = limits::measure(world, backlog, commands, progress).await?;
-    Ok(rows(backlog, &drained, limits))
+    Ok(rows(&drained, limits))
 }
 
-fn rows(backlog: &Backlog, drained: &Drained, limits: Limits) -> Vec<Row> {
+fn rows(drained: &Drained, limits: Limits) -> Vec<Row> {
     let Limits { reader, commands, both, walsender, redis } = limits;
     let events = drained.events;
     let cost = |what, cpu| Row::new(what, micros_each(events, cpu), Unit::MicrosPerEvent);
     vec![
-        Row::new("events", events, Unit::Events).beside("written", backlog.events as f64),
+        Row::new("events", events, Unit::Events).beside("written", drained.written as f64),
         Row::new("drain", per_second(events, drained.time), Unit::EventsPerSecond).against(&both),
         Row::new("drain time", drained.time.as_secs_f64(), Unit::Seconds),
         cost("walsender, CPU", drained.cpu.walsender).against(&walsender),

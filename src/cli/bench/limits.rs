@@ -86,7 +86,7 @@ fn sender(
     world: &World,
     commands: &std::sync::Arc<Commands>,
 ) -> impl Future<Output = Result<Read>> + Send + 'static {
-    let (port, commands) = (world.redis.ports().next().unwrap_or_default(), std::sync::Arc::clone(commands));
+    let (port, commands) = (world.port(), std::sync::Arc::clone(commands));
     async move {
         let time = pipe::send(port, &commands).await?;
         Ok(Read { time, walsender: Duration::ZERO })

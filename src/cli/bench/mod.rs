@@ -5,13 +5,19 @@
 //! reader that decodes nothing, and what Redis takes of ready-made commands that need no consumer.
 
 mod backlog;
+mod cluster;
 mod commands;
+mod compared;
 mod daemon;
 mod drain;
+mod huge;
+mod keyspace;
 mod limits;
 mod pipe;
 mod report;
+mod snapshot;
 mod stream;
+mod subscribers;
 mod table;
 mod usage;
 mod world;
@@ -50,6 +56,16 @@ pub(super) struct Args {
 enum Name {
     /// A backlog that was written while Lockstep was away, against the limits
     Drain,
+    /// The first load of all users
+    Snapshot,
+    /// One database transaction that changes all users
+    Huge,
+    /// A backlog beside a million keys that nobody touches
+    Keyspace,
+    /// A backlog while fifty subscribers listen
+    Subscribers,
+    /// A backlog into three masters
+    Cluster,
 }
 
 impl std::fmt::Display for Name {
@@ -95,5 +111,10 @@ async fn measure(args: &Args) -> Result<Report> {
 async fn scenario(name: Name, size: Size, progress: &Progress) -> Result<Vec<Row>> {
     match name {
         Name::Drain => drain::drain(size, progress).await,
+        Name::Snapshot => snapshot::snapshot(size, progress).await,
+        Name::Huge => huge::huge(size, progress).await,
+        Name::Keyspace => keyspace::keyspace(size, progress).await,
+        Name::Subscribers => subscribers::subscribers(size, progress).await,
+        Name::Cluster => cluster::cluster(size, progress).await,
     }
 }

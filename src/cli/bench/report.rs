@@ -66,6 +66,18 @@ pub enum Unit {
     /// Processor time for one event.
     #[serde(rename = "us/event")]
     MicrosPerEvent,
+    /// Users.
+    #[serde(rename = "users")]
+    Users,
+    /// Users in a second.
+    #[serde(rename = "users/s")]
+    UsersPerSecond,
+    /// Processor time for one user.
+    #[serde(rename = "us/user")]
+    MicrosPerUser,
+    /// Messages of Pub/Sub.
+    #[serde(rename = "messages")]
+    Messages,
     /// Time.
     #[serde(rename = "s")]
     Seconds,

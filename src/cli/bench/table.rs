@@ -76,6 +76,10 @@ fn shown(value: f64, unit: Unit) -> String {
         Unit::Events => format!("{} events", grouped(rounded(value))),
         Unit::EventsPerSecond => format!("{} events/s", grouped(rounded(value))),
         Unit::MicrosPerEvent => format!("{value:.2} us/event"),
+        Unit::Users => format!("{} users", grouped(rounded(value))),
+        Unit::UsersPerSecond => format!("{} users/s", grouped(rounded(value))),
+        Unit::MicrosPerUser => format!("{value:.2} us/user"),
+        Unit::Messages => format!("{} messages", grouped(rounded(value))),
         Unit::Seconds => format!("{value:.2} s"),
         Unit::Bytes => bytes(rounded(value)),
     }

@@ -9,7 +9,7 @@ use crate::cli::throwaway::cluster::{Layout, RedisSide};
 use crate::cli::throwaway::lockstep::{Installed, Lockstep};
 use crate::cli::throwaway::platform;
 use crate::cli::throwaway::process::{Account, Folder, failed_at};
-use crate::cli::throwaway::servers::{Postgres, sql};
+use crate::cli::throwaway::servers::{Postgres, redis_cli, sql};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::keyplan::KeyMap;
@@ -76,6 +76,19 @@ impl World {
         holds(&mut lockstep, end).await?;
         drop(lockstep);
         Ok(world)
+    }
+
+    /// The port of the only Redis.
+    pub fn port(&self) -> u16 {
+        self.redis.ports().next().unwrap_or_default()
+    }
+
+    /// Removes every key from it.
+    pub fn empty_redis(&self) -> Result<()> {
+        match redis_cli(self.port(), &["flushall"]).as_deref() {
+            Some("OK") => Ok(()),
+            _ => Err(Error::definite("redis cannot be emptied", "see that redis-cli is of the same version")),
+        }
     }
 
     /// Where the WAL ends.

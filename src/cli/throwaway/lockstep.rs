@@ -45,6 +45,8 @@ pub struct Lockstep {
 pub struct Measured {
     /// Events applied since the start.
     pub events: f64,
+    /// Users that the running or last load has read.
+    pub loaded: f64,
     /// Age of the oldest commit that Redis does not hold.
     pub lag_seconds: f64,
     /// Resident memory in bytes.
@@ -153,6 +155,7 @@ impl Lockstep {
         let of = |name: &str| metrics.get(name).copied().unwrap_or_default();
         Some(Measured {
             events: of("lockstep_events_total"),
+            loaded: of("lockstep_load_users"),
             lag_seconds: of("lockstep_replication_lag_seconds"),
             memory_bytes: of("process_resident_memory_bytes"),
         })

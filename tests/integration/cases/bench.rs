@@ -90,27 +90,53 @@ fn is_sane(report: &Value, scenario: &str) {
         }
     }
     assert!(ratios > 1, "{rows:#?}");
-    let events: Vec<&Value> = rows.iter().filter(|row| row["unit"] == "events").collect();
-    assert!(!events.is_empty(), "{rows:#?}");
-    for row in events {
+    let is_count = |row: &&Value| ["events", "users", "messages"].iter().any(|unit| row["unit"] == *unit);
+    let counts: Vec<&Value> = rows.iter().filter(is_count).collect();
+    assert!(!counts.is_empty(), "{rows:#?}");
+    for row in counts {
         assert_eq!((&row["value"], &row["ratio"]), (&row["limit"]["value"], &1.0.into()), "{row:#}");
     }
 }
 
-async fn measures(scenario: &str, events: f64) {
+async fn measures(scenario: &str, counted: f64) {
     let bench = Bench::start(&["--json", "--events", "2000", "--only", scenario], None);
     let ended = bench.ends().await;
     assert_eq!(ended.code, Some(0), "{}", ended.err);
     let report: Value = serde_json::from_str(&ended.out).expect("one JSON object");
     assert_eq!((&report["events"], &report["users"]), (&2000.into(), &1000.into()), "{report:#}");
     is_sane(&report, scenario);
-    assert_eq!(rows(&report, scenario)[0]["value"], events, "{report:#}");
+    assert_eq!(rows(&report, scenario)[0]["value"], counted, "{report:#}");
     assert_eq!(report["scenarios"].as_array().map(Vec::len), Some(1), "{report:#}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drained_backlog_is_counted_and_measured_against_its_limits() {
     measures("drain", 2000.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_load_is_counted_and_measured_against_ready_made_commands() {
+    measures("snapshot", 1000.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_transaction_of_all_users_is_an_event_for_each() {
+    measures("huge", 1000.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_is_drained_beside_a_million_idle_keys() {
+    measures("keyspace", 2000.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_subscriber_hears_every_message_of_a_backlog() {
+    measures("subscribers", 2000.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_is_drained_into_a_cluster() {
+    measures("cluster", 2000.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
