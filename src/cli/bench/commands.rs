@@ -45,8 +45,7 @@ pub async fn of_backlog(world: &World, backlog: &Backlog) -> Result<Commands> {
     let mut assembler = Assembler::new(window, Xid64(0), "");
     let mut mapping = Mapping::new(&world.config.tables);
     let mut writer = Writer::create(&world.folder.path().join("commands"))?;
-    let postgres = &world.config.postgres;
-    stream::read(postgres, &postgres.publication, backlog.end, |message: Bytes| {
+    stream::read(&world.config.postgres, backlog.end, |message: Bytes| {
         let Some(transaction) = assembler.push(Message::decode(message)?)? else { return Ok(()) };
         for output in mapping.events(&transaction) {
             if let Output::Event(event) = output {

@@ -78,8 +78,7 @@ pub fn micros_each(events: f64, cpu: Duration) -> f64 {
 }
 
 fn reader(world: &World, backlog: &Backlog) -> impl Future<Output = Result<Read>> + Send + 'static {
-    let (postgres, end) = (world.config.postgres.clone(), backlog.end);
-    async move { stream::read(&postgres, &postgres.publication, end, |_| Ok(())).await }
+    stream::read_apart(world.config.postgres.clone(), backlog.end)
 }
 
 fn sender(

@@ -30,6 +30,11 @@ use crate::error::Result;
 use report::{Report, Row, Scenario};
 use table::Progress;
 
+/// More would be more WAL, a kilobyte for each event, than the server keeps for a slot.
+const MOST_EVENTS: i64 = 2_000_000;
+/// More would take most of what the machine has.
+const MOST_USERS: i64 = 5_000_000;
+
 /// Measure it on this machine: throwaway PostgreSQL and Redis, and every figure beside its limit
 ///
 /// An event is one database transaction: an UPDATE of a user's balance and an INSERT into user_transactions, which
@@ -41,10 +46,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_values_t = Name::value_variants().to_vec())]
     only: Vec<Name>,
     /// Database transactions of a backlog
-    #[arg(long, value_name = "N", default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..=5_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..=MOST_EVENTS))]
     events: u32,
     /// Users in the database
-    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=5_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=MOST_USERS))]
     users: u32,
     /// Print one JSON object, at the end
     #[arg(long)]

@@ -1,4 +1,7 @@
 //! The bare reader: takes the stream from the walsender and decodes nothing.
+//!
+//! A walsender that wakes its reader for every message is twice as slow. So the reader has a thread and a runtime of
+//! its own, and sleeps as a thread: a task that sleeps leaves some worker behind that every message wakes.
 
 use std::time::{Duration, Instant};
 
@@ -12,10 +15,12 @@ use crate::error::{Error, Result};
 use crate::lsn::Lsn;
 use crate::wire::{Frame, Walsender};
 
-/// Bytes of one turn below which the next one waits: a walsender that is woken for every message is twice as slow.
+/// Bytes of one turn below which the next one waits.
 const LARGE_READ: usize = 128 * 1024;
-/// How long it waits then. The kernel's buffers hold more than what comes meanwhile.
-const PAUSE: Duration = Duration::from_millis(1);
+/// How long it waits then: twice as long after each small turn, half as long after a large one. What comes meanwhile fits
+/// into the kernel's buffers, where many messages become one.
+const SHORTEST_PAUSE: Duration = Duration::from_micros(250);
+const LONGEST_PAUSE: Duration = Duration::from_millis(16);
 /// Tag of a commit, and where the end of its record stands in it.
 const COMMIT: u8 = b'C';
 const COMMIT_END: std::ops::Range<usize> = 10..18;
@@ -31,21 +36,29 @@ pub struct Read {
     pub walsender: Duration,
 }
 
+/// Reads the second slot to `end` on a thread of its own, and does nothing with it.
+pub async fn read_apart(pg: Postgres, end: Lsn) -> Result<Read> {
+    let reads = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|e| {
+            Error::definite(format!("the runtime cannot start ({e})"), "raise the limit of threads")
+        })?;
+        runtime.block_on(read(&pg, end, |_| Ok(())))
+    };
+    let read = tokio::task::spawn_blocking(reads).await;
+    read.map_err(|e| Error::definite(format!("the reader ended: {e}"), "report this as a bug"))?
+}
+
 /// Reads the second slot from its beginning to `end`, and hands each message on.
-pub async fn read(
-    pg: &Postgres,
-    publication: &str,
-    end: Lsn,
-    mut take: impl FnMut(Bytes) -> Result<()>,
-) -> Result<Read> {
+pub async fn read(pg: &Postgres, end: Lsn, mut take: impl FnMut(Bytes) -> Result<()>) -> Result<Read> {
     let mut walsender = Walsender::connect(pg).await?;
     let rows = walsender.query("SELECT pg_backend_pid()").await?;
     let process = rows.first().and_then(|row| row.first()?.as_deref()?.parse().ok());
     let process = process.ok_or_else(|| Error::definite("the walsender has no process id", ""))?;
     let before = usage::cpu(process)?;
     let begun = Instant::now();
-    let mut stream = walsender.start_replication(SLOT, Lsn::ZERO, publication).await?;
-    let mut told = begun;
+    let mut stream = walsender.start_replication(SLOT, Lsn::ZERO, &pg.publication).await?;
+    let (mut told, mut pause) = (begun, SHORTEST_PAUSE);
     let mut done = false;
     while !done {
         let mut read = 0;
@@ -70,8 +83,11 @@ pub async fn read(
         if begun.elapsed() > PATIENCE {
             return Err(Error::definite("the stream does not come to its end", "choose fewer --events"));
         }
-        if read < LARGE_READ && !done {
-            tokio::time::sleep(PAUSE).await;
+        if read >= LARGE_READ {
+            pause = (pause / 2).max(SHORTEST_PAUSE);
+        } else if !done {
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            std::thread::sleep(pause);
         }
     }
     let (time, walsender) = (begun.elapsed(), usage::cpu(process)?.saturating_sub(before));
