@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 use super::backlog::Backlog;
 use super::usage;
 use super::world::{PATIENCE, World, holds};
-use crate::cli::throwaway::lockstep::Lockstep;
+use crate::cli::throwaway::lockstep::{Lockstep, Measured};
 use crate::cli::throwaway::servers::sql;
 use crate::error::{Error, Result};
 
 /// Pause between two looks whether it streams.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// How long its metrics may take.
+const ANSWER: Duration = Duration::from_secs(60);
 const STREAMS: &str = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = $1";
 
 /// How a backlog was drained.
@@ -41,6 +43,7 @@ pub struct Cpu {
 
 /// Starts Lockstep, and ends it when Redis holds the backlog.
 pub async fn drain(world: &World, backlog: &Backlog) -> Result<Drained> {
+    nobody_streams(world).await?;
     let mut lockstep = world.installed.run()?;
     let walsender = streams(world, &mut lockstep).await?;
     let begun = Instant::now();
@@ -48,7 +51,7 @@ pub async fn drain(world: &World, backlog: &Backlog) -> Result<Drained> {
     holds(&mut lockstep, backlog.end).await?;
     let time = begun.elapsed();
     let cpu = Cpu::so_far(world, walsender, &lockstep)?.since(&before);
-    let measured = lockstep.measured().await.unwrap_or_default();
+    let measured = measured(&mut lockstep).await?;
     let peak = usage::peak_memory(lockstep.id())?;
     let events = measured.events;
     if (events - backlog.events as f64).abs() >= 1.0 {
@@ -78,6 +81,7 @@ impl Cpu {
 
 /// Starts Lockstep where nobody is loaded, and ends it when everybody is; `events` are the users that it counted.
 pub async fn load(world: &World) -> Result<Drained> {
+    nobody_streams(world).await?;
     let mut lockstep = world.installed.run()?;
     let walsender = streams(world, &mut lockstep).await?;
     let begun = Instant::now();
@@ -85,24 +89,58 @@ pub async fn load(world: &World) -> Result<Drained> {
     lockstep.is_ready(PATIENCE).await?;
     let time = begun.elapsed();
     let cpu = Cpu::so_far(world, walsender, &lockstep)?.since(&before);
-    let events = lockstep.measured().await.unwrap_or_default().loaded;
+    let events = measured(&mut lockstep).await?.loaded;
     let peak = usage::peak_memory(lockstep.id())?;
     let written = u64::from(world.size.users);
     Ok(Drained { events, written, time, cpu, peak })
 }
 
+/// What it says of itself; a busy machine may keep it from answering at once.
+async fn measured(lockstep: &mut Lockstep) -> Result<Measured> {
+    let deadline = Instant::now() + ANSWER;
+    loop {
+        if let Some(measured) = lockstep.measured().await {
+            return Ok(measured);
+        }
+        lockstep.still_runs()?;
+        if Instant::now() >= deadline {
+            return Err(Error::definite(
+                "lockstep does not tell its metrics",
+                "try again when less else runs",
+            ));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
 /// Waits until it streams; the walsender's process id.
 async fn streams(world: &World, lockstep: &mut Lockstep) -> Result<u32> {
     let deadline = Instant::now() + PATIENCE;
-    let statement = world.client.prepare(STREAMS).await.map_err(sql)?;
     while Instant::now() < deadline {
-        let row = world.client.query_one(&statement, &[&world.config.postgres.slot]).await.map_err(sql)?;
-        let process: Option<i32> = row.try_get(0).map_err(sql)?;
-        if let Some(process) = process {
-            return Ok(process.unsigned_abs());
+        if let Some(process) = walsender(world).await? {
+            return Ok(process);
         }
         lockstep.still_runs()?;
         tokio::time::sleep(LOOK_EVERY).await;
     }
     Err(Error::definite("lockstep does not stream", "see its log with \"lockstep demo --keep\""))
+}
+
+/// Waits until the walsender of the run before is gone: it would pass for the next one's.
+async fn nobody_streams(world: &World) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while walsender(world).await?.is_some() {
+        if Instant::now() >= deadline {
+            return Err(Error::definite("the slot stays in use", "try again when less else runs"));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Ok(())
+}
+
+/// The process id of who streams from Lockstep's slot.
+async fn walsender(world: &World) -> Result<Option<u32>> {
+    let row = world.client.query_one(STREAMS, &[&world.config.postgres.slot]).await.map_err(sql)?;
+    let process: Option<i32> = row.try_get(0).map_err(sql)?;
+    Ok(process.map(i32::unsigned_abs))
 }
