@@ -27,14 +27,17 @@ impl Walk {
 
 impl Sink {
     /// The next keys that match `glob`, about a thousand looked at per step, and where to go on; `None` at
-    /// the end. A key may come twice; one that is there all the time comes at least once, unless its slot
-    /// moves meanwhile.
+    /// the end. A key may come twice, and does where a master was replaced; one that is there all the time comes at least
+    /// once, unless its slot moves meanwhile.
     ///
     /// # Errors
     /// The node's; the same step can be tried again.
     pub async fn walk(&mut self, glob: &[u8], walk: Walk) -> Result<(Vec<Bytes>, Option<Walk>)> {
-        let begin = || Place { cursor: Bytes::from_static(b"0"), nodes: self.lanes.topology().masters() };
-        let Place { cursor, mut nodes } = walk.0.unwrap_or_else(begin);
+        let masters = self.lanes.topology().masters();
+        // The successor of a node that is no master any more knows nothing of its cursor: from the beginning.
+        let place = walk.0.filter(|place| place.nodes.iter().all(|node| masters.contains(node)));
+        let begin = || Place { cursor: Bytes::from_static(b"0"), nodes: masters };
+        let Place { cursor, mut nodes } = place.unwrap_or_else(begin);
         let Some(address) = nodes.first().cloned() else { return Ok((Vec::new(), None)) };
         let command = scan_command(cursor, Bytes::copy_from_slice(glob));
         let reply = self.lanes.ask(&address, command).await?;
