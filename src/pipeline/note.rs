@@ -77,8 +77,8 @@ impl Pipeline {
         let sink = &self.metrics.sink;
         let doubt = match (outcome, &plan.doubt) {
             (Outcome::Refused { reason }, _) => reason.clone(),
-            (_, Some(doubt)) => doubt.to_string(),
-            (Outcome::Skipped, None) => {
+            // Also where it is in doubt: the change that the snapshot did not see may have healed it.
+            (Outcome::Skipped, _) => {
                 sink.skipped_by_fence.inc();
                 // The snapshot did not see the user's last change yet: read once more. What the stream wrote stands, but it
                 // may be less than a row: values that were not sent, keys that went for want of memory. Who was compared
@@ -88,6 +88,7 @@ impl Pipeline {
                 }
                 return;
             }
+            (Outcome::Applied(_), Some(doubt)) => doubt.to_string(),
             (Outcome::Applied(applied), None) => {
                 sink.retyped.inc_by(applied.retyped_keys.into());
                 sink.healed.inc_by(plan.rereads.into());
