@@ -444,3 +444,25 @@ async fn a_user_in_doubt_whom_no_snapshot_sees_yet_is_put_right_once_one_does() 
     world.eventually_equal().await;
     assert_eq!(world.store.hash(&config_of("demo:7")).await["sending_orders"].len(), 6000);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_in_doubt_that_a_later_change_has_healed_opens_nothing_again() {
+    let world = with_users(On::Single).await;
+    world.sql("UPDATE users SET sending_orders = repeat('x', 6 << 20) WHERE id = 7").await;
+    are_open(&world, 1).await;
+    let held = world.held_commit("UPDATE users SET sending_orders = 'rock' WHERE id = 7").await;
+    are_open(&world, 0).await;
+    // No snapshot has the change yet: what is read now is as large as before. The question is in the stream, too, and who
+    // asks waits as the writer does.
+    let asked = world.lockstep.succeed(&["resync", "--user", "live:7"]);
+    let meanwhile = async {
+        let skips = async || world.lockstep.metric("lockstep_skipped_by_fence_total").await;
+        eventually("what was read is stopped by the fence", async || (skips().await > 2.0).then_some(()))
+            .await;
+        are_open(&world, 0).await;
+        world.release_commits().await;
+        held.await.expect("the writer");
+    };
+    tokio::join!(asked, meanwhile);
+    world.eventually_equal().await;
+}
