@@ -175,13 +175,13 @@ local function publish(number, channel, text)
   publishers[publishes], channels[publishes], messages[publishes] = number, channel, text
 end
 
--- Deletes what the steps write and delete; of a hash that is only added to, what would be added: nobody would write the
--- rest again. `k` is the last of KEYS before the steps' own.
+-- Deletes what the steps write and delete; of a hash that is only added to, the fields that would be written or removed:
+-- nobody would write the rest again. `k` is the last of KEYS before the steps' own.
 local function release(steps, k)
   for s = 1, #steps do
     local op, pairs = steps[s][1], steps[s][2]
     if op == 'E' then
-      local names = {}
+      local names = { unpack(steps[s][3]) }
       for i = 1, #pairs, 2 do names[#names + 1] = pairs[i] end
       if #names > 0 and failed(try('HDEL', KEYS[k + 1], unpack(names))) then doom(k, 1) end
       k = k + 1
