@@ -6,7 +6,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
     reason = "a bench fails by panicking"
 )]
 
