@@ -68,11 +68,11 @@ struct Repair {
 
 pub(super) async fn run(config: Config, key_map: KeyMap, args: Args) -> Result<Exit> {
     refuse_unknown(&config, &args.table)?;
-    if super::sink(&config).await?.read_records().await?.loaded.is_none() {
-        tracing::warn!("no load is finished: users who are not loaded yet are absent");
-    }
     let config = Arc::new(config);
     let verifier = Verifier::new(Arc::clone(&config), Arc::new(key_map), Metrics::new()?.sink);
+    if !verifier.is_loaded().await? {
+        tracing::warn!("no load is finished: users who are not loaded yet are absent");
+    }
     let scope =
         Scope { tables: args.table, users_per_second: args.users_per_second, shows_values: args.show_values };
     let report = verifier.verify(scope.clone()).await?;

@@ -96,6 +96,21 @@ impl Verifier {
         Verifier { config, key_map, metrics }
     }
 
+    /// Whether all users were loaded once: before that, some are absent.
+    ///
+    /// # Errors
+    /// As [`verify`](Verifier::verify).
+    pub async fn is_loaded(&self) -> Result<bool> {
+        let mut patience = Patience::new(READERS + 2);
+        loop {
+            let records = async { connect(&self.config, &self.metrics).await?.read_records().await };
+            match records.await {
+                Ok(records) => return Ok(records.loaded.is_some()),
+                Err(fault) => patience.after(told_where_to_look(fault)).await?,
+            }
+        }
+    }
+
     /// Compares every user of the scope, and finds keys of users who are not in the database.
     ///
     /// # Errors
@@ -154,9 +169,7 @@ impl Verifier {
 impl Parts {
     /// A way into Redis of one's own.
     async fn sink(&self) -> Result<Sink> {
-        let slot = self.config.postgres.slot.clone();
-        let options = Options { derived_prefixes: Vec::new(), slot, metrics: self.metrics.clone() };
-        Sink::connect(&self.config.redis, options).await.map_err(told_where_to_look)
+        connect(&self.config, &self.metrics).await.map_err(told_where_to_look)
     }
 
     fn planner(&self) -> Planner {
@@ -179,6 +192,12 @@ impl Parts {
             std::future::pending().await
         }
     }
+}
+
+async fn connect(config: &Config, metrics: &SinkMetrics) -> Result<Sink> {
+    let slot = config.postgres.slot.clone();
+    Sink::connect(&config.redis, Options { derived_prefixes: Vec::new(), slot, metrics: metrics.clone() })
+        .await
 }
 
 /// Waits for all who look; the first fault ends it.
