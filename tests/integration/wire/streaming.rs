@@ -49,8 +49,12 @@ async fn payloads(stream: &mut Stream, commits: usize, patience: Option<Duration
 #[tokio::test]
 async fn changes_arrive_in_order_and_many_at_one_wake_up() {
     let server = followed().await;
-    server.sql("INSERT INTO t SELECT n, repeat('x', 100) FROM generate_series(1, 5000) n").await;
+    server.sql("INSERT INTO t SELECT n, repeat('x', 10) FROM generate_series(1, 5000) n").await;
+    let end = server.value("SELECT pg_current_wal_insert_lsn()").await.expect("a position");
     let mut stream = stream(&server).await;
+    // All of it has left the server, and fits into the socket's buffers.
+    let sent = format!("SELECT sent_lsn >= '{end}' FROM pg_stat_replication");
+    server.eventually_value(&sent, "t").await;
     let mut frames = vec![stream.next().await.unwrap()];
     let mut in_memory = 0;
     while !frames.iter().any(|f| matches!(f, Frame::XLogData { payload, .. } if payload[0] == b'C')) {
