@@ -1,6 +1,6 @@
 //! Timestamps as ISO-8601 text in UTC with milliseconds and `Z`.
 
-use compact_str::CompactString;
+use compact_str::{CompactString, format_compact};
 
 use crate::pgoutput::PgTime;
 
@@ -17,6 +17,43 @@ pub fn commit_iso(time: PgTime) -> CompactString {
 /// A `timestamp` or `timestamptz` as PostgreSQL prints it in DateStyle ISO, in UTC, cut to milliseconds.
 /// One without a zone is read as UTC. `None` for infinity, years before 1 and everything else.
 pub fn timestamp_iso(text: &str) -> Option<CompactString> {
+    in_utc(text).or_else(|| anywhere(text))
+}
+
+/// The common form, in UTC and of this age of the world: what it says needs no calendar, only to be copied.
+fn in_utc(text: &str) -> Option<CompactString> {
+    let bytes = text.as_bytes();
+    let [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2, b' ', h1, h2, b':', i1, i2, b':', s1, s2, rest @ ..] =
+        bytes
+    else {
+        return None;
+    };
+    let fraction = match rest.strip_suffix(b"+00").unwrap_or(rest) {
+        [] => &[],
+        [b'.', fraction @ ..] => fraction,
+        _ => return None,
+    };
+    let digits = [y1, y2, y3, y4, m1, m2, d1, d2, h1, h2, i1, i2, s1, s2];
+    if !digits.into_iter().chain(fraction).all(u8::is_ascii_digit) {
+        return None;
+    }
+    let two = |tens: &u8, ones: &u8| 10 * (tens - b'0') + (ones - b'0');
+    let is_clock = two(h1, h2) < 24 && two(i1, i2) < 60 && two(s1, s2) < 60;
+    let is_month = bytes.starts_with(b"20") && (1..=12).contains(&two(m1, m2));
+    let is_day = (1..=28).contains(&two(d1, d2)) || text.get(..10).and_then(days_of).is_some();
+    if !(is_clock && is_month && is_day) {
+        return None;
+    }
+    let [f1, f2, f3] = [0, 1, 2].map(|at| fraction.get(at).copied().unwrap_or(b'0'));
+    let text = [
+        *y1, *y2, *y3, *y4, b'-', *m1, *m2, b'-', *d1, *d2, b'T', *h1, *h2, b':', *i1, *i2, b':', *s1, *s2,
+        b'.', f1, f2, f3, b'Z',
+    ];
+    CompactString::from_utf8(text).ok()
+}
+
+/// Every form.
+fn anywhere(text: &str) -> Option<CompactString> {
     let (date, clock) = text.split_once([' ', 'T'])?;
     let days = days_of(date)?;
     let zone_at = clock.find(['+', '-', 'Z']).unwrap_or(clock.len());
@@ -41,30 +78,46 @@ fn iso(unix_ms: i64) -> CompactString {
     let (year, month, day) = civil_from_days(days);
     let (seconds, ms) = (ms / SECOND_MS, ms % SECOND_MS);
     let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    let mut out = CompactString::const_new(if year < 0 { "-" } else { "" });
-    let parts = [
-        (4, year, '-'),
-        (2, month, '-'),
-        (2, day, 'T'),
-        (2, hour, ':'),
-        (2, minute, ':'),
-        (2, second, '.'),
-        (3, ms, 'Z'),
-    ];
-    for (width, number, end) in parts {
-        digits(&mut out, width, number.unsigned_abs());
-        out.push(end);
+    if !(0..10_000).contains(&year) {
+        return format_compact!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z");
     }
-    out
+    // Every event has several timestamps, and the formatter takes ten times as long.
+    let [thousands, hundreds, tens, ones] = [1000, 100, 10, 1].map(|unit| digit(year / unit));
+    let two = |number: i64| [digit(number / 10), digit(number)];
+    let ([m1, m2], [d1, d2], [h1, h2]) = (two(month), two(day), two(hour));
+    let ([i1, i2], [s1, s2], [f1, f2]) = (two(minute), two(second), two(ms / 10));
+    let text = [
+        thousands,
+        hundreds,
+        tens,
+        ones,
+        b'-',
+        m1,
+        m2,
+        b'-',
+        d1,
+        d2,
+        b'T',
+        h1,
+        h2,
+        b':',
+        i1,
+        i2,
+        b':',
+        s1,
+        s2,
+        b'.',
+        f1,
+        f2,
+        digit(ms),
+        b'Z',
+    ];
+    CompactString::from_utf8(text).unwrap_or_default()
 }
 
-/// Appends `number` in at least `width` digits. Every event has several timestamps, and `{:02}` takes five
-/// times as long.
-fn digits(out: &mut CompactString, width: u32, number: u64) {
-    if width > 1 || number > 9 {
-        digits(out, width.saturating_sub(1), number / 10);
-    }
-    out.push(char::from_digit(u32::try_from(number % 10).unwrap_or(0), 10).unwrap_or('0'));
+/// The last decimal digit.
+fn digit(number: i64) -> u8 {
+    b'0' + u8::try_from(number.rem_euclid(10)).unwrap_or_default()
 }
 
 /// Days since 1970-01-01 of `YYYY-MM-DD`; years have four digits or more.
@@ -138,6 +191,8 @@ mod tests {
             ("2026-12-31 23:00:00-03", "2027-01-01T02:00:00.000Z"),
             ("1900-01-01 00:00:00+05:53:28", "1899-12-31T18:06:32.000Z"),
             ("2024-02-29 00:00:00Z", "2024-02-29T00:00:00.000Z"),
+            ("2024-02-29 00:00:00+00", "2024-02-29T00:00:00.000Z"),
+            ("2026-12-31 23:59:59.1+00", "2026-12-31T23:59:59.100Z"),
             ("12026-01-15 10:30:00+00", "12026-01-15T10:30:00.000Z"),
         ] {
             assert_eq!(timestamp_iso(text).as_deref(), Some(expected), "{text}");
@@ -152,6 +207,8 @@ mod tests {
             "0044-03-15 00:00:00 BC",
             "0044-03-15 00:00:00+00 BC",
             "2026-02-29 00:00:00",
+            "2026-02-29 00:00:00+00",
+            "2026-01-15 25:00:00+00",
             "2026-01-15",
             "2026-13-01 00:00:00",
             "2026-01-15 1:00:00",
@@ -176,6 +233,21 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_common_form_says_what_every_form_says(
+            text in "20[0-3][0-9]-[01][0-9]-[0-3][0-9] [0-2][0-9]:[0-6][0-9]:[0-6][0-9](\\.[0-9]{0,7})?(\\+00)?",
+        ) {
+            let common = in_utc(&text);
+            prop_assume!(common.is_some());
+            prop_assert_eq!(common, anywhere(&text));
+        }
+
+        #[test]
+        fn an_instant_is_written_as_it_is_read(unix_ms in -62_135_596_800_000_i64..300_000_000_000_000) {
+            let text = iso(unix_ms);
+            prop_assert_eq!(anywhere(&text), Some(text.clone()));
+        }
+
         #[test]
         fn the_calendar_runs_both_ways(days in -800_000_i64..3_000_000) {
             let (year, month, day) = civil_from_days(days);

@@ -1,5 +1,6 @@
 //! Events -> [`KeyPlan`]s: what is to happen to which key, by the declarative key map. No IO.
 
+mod coalesce;
 mod json;
 mod key;
 mod keymap;
@@ -96,6 +97,21 @@ pub enum EventJson {
         /// Text from the quotation mark after it.
         tail: Bytes,
     },
+}
+
+impl EventJson {
+    /// Bytes of the text, but for the word that may not be known.
+    pub fn len(&self) -> usize {
+        match self {
+            EventJson::Fixed(json) => json.len(),
+            EventJson::ByBalance { head, tail } => head.len() + tail.len(),
+        }
+    }
+
+    /// Whether nothing is published.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// One change of one key, or one publish.

@@ -269,18 +269,26 @@ local function apply_all()
   -- A key of another type reads as absent here, and is overwritten.
   local stored = call('MGET', unpack(KEYS, 1, #plans))
   for number = 1, #plans do fences[KEYS[number]] = stored[number] end
-  local k, a = #plans, 1
+  local k, a, published = #plans, 1, {}
   for number = 1, #plans do
-    local plan, key, published = plans[number], KEYS[number], publishes
+    local plan, key = plans[number], KEYS[number]
     local layout = layouts[plan[1]]
+    published[number] = publishes
     retyped, kept, fence = 0, false, plan[2]
     local ok, result = pcall(apply, number, plan, layout, k, a)
     if not ok then
-      publishes = published
+      publishes = published[number]
       local code, passes = code_of(result)
       result = (passes and '!' or '?') .. code
       if passes then
         out[number] = result
+        -- What the user's plans before this one left to it is not written either.
+        while number > 1 and KEYS[number - 1] == key do
+          number = number - 1
+          if before[number] ~= nil then
+            out[number], before[number], publishes = result, nil, published[number]
+          end
+        end
         return
       end
       doom(k, layout[2])

@@ -4,20 +4,19 @@
 //! itself. So calls may be cut anywhere and all be under way at once, and a call that fails leaves only
 //! work that can be sent again.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::call::{Batch, Call, CallWriter, Target};
+use super::call::Call;
+use super::chain;
 use super::derived::Fate;
+use super::dispatch::Rest;
 use super::group::{self, Part};
 use super::keep::Stored;
 use super::lanes::Trouble;
-use super::node::Sent;
 use super::reply::{NodeError, Reply};
-use super::request::Frame;
 use super::script::Verdict;
 use super::slots::Address;
 use super::{Applied, Fencing, Flight, Outcome, Sink};
@@ -25,22 +24,10 @@ use crate::backoff::Outage;
 use crate::error::Result;
 use crate::keyplan::Guard;
 
-/// Calls that are written before their replies are read.
-const PIPELINE_CALLS: usize = 256;
 /// First and longest delay between attempts: what waits for Redis waits this much longer when it is back.
 const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 /// Redirects that are followed at once before they too wait.
 const EAGER_REDIRECTS: u32 = 5;
-
-/// What a round of calls leaves.
-enum Rest {
-    /// Nothing: all was done before.
-    Nothing,
-    /// Parts for which there was no room.
-    More,
-    /// Those of its parts that had to wait for another.
-    Waiting,
-}
 
 /// How an attempt ends that meets no fault.
 enum Attempt {
@@ -57,7 +44,7 @@ pub(super) struct Work {
     /// Whether a guard kept keys that were to be deleted.
     kept: bool,
     /// The node that imports its slot, after an ASK.
-    ask: Option<Address>,
+    pub(super) ask: Option<Address>,
 }
 
 impl Work {
@@ -196,6 +183,8 @@ impl Sink {
                 Err(reason) => drop(run.refused.insert(index, reason)),
             }
         }
+        chain::gather(flight, &mut run.others, |work| &work.part);
+        chain::gather(flight, &mut run.mains, |work| &work.part);
         run.derived = derived;
         run
     }
@@ -229,82 +218,6 @@ impl Sink {
                 }
                 (None, Rest::Waiting) => {}
             }
-        }
-    }
-
-    /// Writes calls as they are filled, so that Redis works while the next are made: each node's in order,
-    /// and what is left when they are answered.
-    async fn start(
-        &mut self,
-        flight: &Flight,
-        works: &[Work],
-        derived: &[Vec<Bytes>],
-    ) -> (Vec<(Batch, Sent)>, Result<Rest, Trouble>) {
-        let mut writer = CallWriter::new(flight, self.frame(flight, false));
-        let mut sent = Vec::new();
-        let mut rest = Ok(Rest::Nothing);
-        for (index, work) in works.iter().enumerate().filter(|(_, work)| work.outcome.is_none()) {
-            if writer.calls() >= PIPELINE_CALLS {
-                rest = Ok(Rest::More);
-                break;
-            }
-            rest = Ok(Rest::Waiting);
-            match self.target(work).await {
-                Ok(target) => {
-                    let keys = derived.get(work.part.plan).map(Vec::as_slice).unwrap_or_default();
-                    writer.add(index, &work.part, &self.in_slot(keys, work.part.slot), target);
-                }
-                Err(trouble) => {
-                    rest = Err(trouble);
-                    break;
-                }
-            }
-            self.write(writer.take_full(), &mut sent).await;
-        }
-        self.write(writer.finish(), &mut sent).await;
-        (sent, rest)
-    }
-
-    /// What the parts of a flight share; `releases`: their stale keys are only to be deleted.
-    pub(super) fn frame(&self, flight: &Flight, releases: bool) -> Frame {
-        let snapshot = match &flight.fencing {
-            Fencing::Stream => None,
-            Fencing::Snapshot { snapshot, present } => Some((snapshot.clone(), *present)),
-        };
-        Frame { epochs: self.epochs(), snapshot, releases }
-    }
-
-    pub(super) async fn write(&self, batches: Vec<Batch>, sent: &mut Vec<(Batch, Sent)>) {
-        for mut batch in batches {
-            let commands = batch.take_commands();
-            let replies = match self.lanes.get(&batch.address) {
-                Some(lane) => lane.node.start(commands).await,
-                None => Sent::unsent(commands.len()),
-            };
-            sent.push((batch, replies));
-        }
-    }
-
-    /// The node for a part.
-    pub(super) async fn target(&mut self, work: &Work) -> Result<Target, Trouble> {
-        let (address, asked) = match (&work.ask, self.lanes.topology().owner(work.part.slot)) {
-            (Some(target), _) => (target.clone(), true),
-            (None, Some(owner)) => (owner.clone(), false),
-            (None, None) => return Err(self.lanes.unowned()),
-        };
-        let scripts = match self.lanes.get(&address) {
-            Some(lane) => lane.scripts.clone(),
-            None => self.lanes.open(&address).await?.scripts.clone(),
-        };
-        Ok(Target { address, asked, alone: self.lanes.topology().is_cluster(), scripts })
-    }
-
-    /// Those of a plan's derived keys that share its slot.
-    fn in_slot<'k>(&self, keys: &'k [Bytes], slot: u16) -> Cow<'k, [Bytes]> {
-        let topology = self.lanes.topology();
-        match topology.is_cluster() && !keys.is_empty() {
-            true => keys.iter().filter(|key| topology.slot(key) == slot).cloned().collect(),
-            false => Cow::Borrowed(keys),
         }
     }
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 
 use super::Flight;
+use super::chain;
 use super::group::Part;
 use super::node::Command;
 use super::request::{Frame, Request};
@@ -12,9 +13,9 @@ use super::script::Scripts;
 use super::slots::Address;
 
 /// Plans in one script call: more gain nothing, and one call stays well under a millisecond.
-const CALL_PLANS: usize = 16;
+pub const CALL_PLANS: usize = 16;
 /// Bytes of values and events after which a call takes no further plan.
-const CALL_BYTES: usize = 64 * 1024;
+pub const CALL_BYTES: usize = 64 * 1024;
 
 /// Plans after which a node's first calls are written, and its later ones: Redis starts on a few at once, and is
 /// never out of work while the next are made.
@@ -64,6 +65,7 @@ impl Batch {
 }
 
 /// Where a part is to be applied.
+#[derive(Clone)]
 pub struct Target {
     /// The node.
     pub address: Address,
@@ -126,18 +128,29 @@ impl<'a> CallWriter<'a> {
         self.calls
     }
 
-    /// Adds a part; `derived` are the plan's derived keys in the part's slot.
-    pub fn add(&mut self, work: usize, part: &Part, derived: &[Bytes], target: Target) {
-        let Some(plan) = self.flight.plans.get(part.plan) else { return };
+    /// Has the parts that are added next travel in one call, as long as they are no more than [`CALL_PLANS`].
+    pub fn make_room(&mut self, parts: usize, target: &Target) {
         let full = |open: &Open| {
             target.alone
-                || open.works.len() >= CALL_PLANS
+                || open.works.len() + parts > CALL_PLANS
                 || open.request.bytes() >= CALL_BYTES
                 || open.address != target.address
         };
         if self.open.as_ref().is_some_and(full) {
             self.close(false);
         }
+    }
+
+    /// Adds a part to the call for which room was made; `derived` are the plan's derived keys in the part's slot. What the
+    /// `next` part of the same call makes over is left out.
+    pub fn add(
+        &mut self,
+        (work, part): (usize, &Part),
+        next: Option<&Part>,
+        derived: &[Bytes],
+        target: Target,
+    ) {
+        let Some(plan) = self.flight.plans.get(part.plan) else { return };
         let Target { address, scripts, asked, .. } = target;
         let open = self.open.get_or_insert_with(|| Open {
             address,
@@ -147,7 +160,13 @@ impl<'a> CallWriter<'a> {
         });
         let streams = self.frame.snapshot.is_none();
         let after = self.last.get(&part.fence).filter(|_| streams);
-        let position = open.request.add((plan, part), &self.frame, derived, after);
+        let next = next.and_then(|next| Some((self.flight.plans.get(next.plan)?, next)));
+        let position = match next {
+            None => open.request.add((plan, part), &self.frame, derived, after),
+            Some(next) => {
+                open.request.add((plan, &chain::left_by(next, (plan, part))), &self.frame, derived, after)
+            }
+        };
         open.works.push(work);
         self.last.insert(part.fence.clone(), position);
         if asked {

@@ -9,7 +9,8 @@
 //! | `lanes` | the connections to all masters, made again as they break |
 //! | `group`, `fence`, `request`, `call`, `script` | plans as calls of `apply.lua` |
 //! | `epochs` | which of two histories a position belongs to |
-//! | `apply`, `judge`, `unlink`, `settle` | a flight, retried until all of it is acknowledged |
+//! | `chain` | changes of one user, brought together |
+//! | `apply`, `dispatch`, `judge`, `unlink`, `settle` | a flight, retried until all of it is acknowledged |
 //! | `keyspace` | walking over all keys in bounded steps |
 //! | `derived`, `key_set` | which keys a pattern matches, without a SCAN per event |
 //! | `records`, `keep`, `proof` | Lockstep's own keys, and what they prove |
@@ -28,8 +29,10 @@ mod beside;
 mod call;
 #[doc(hidden)]
 pub mod carrier;
+mod chain;
 mod compare;
 mod derived;
+mod dispatch;
 pub mod epochs;
 mod expect;
 pub mod fence;

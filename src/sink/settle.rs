@@ -40,7 +40,10 @@ impl Sink {
         let mut unreleased = None;
         for (index, work) in undone.enumerate() {
             match self.target(work).await {
-                Ok(target) => writer.add(index, &work.part, &[], target),
+                Ok(target) => {
+                    writer.make_room(1, &target);
+                    writer.add((index, &work.part), None, &[], target);
+                }
                 Err(trouble) => unreleased = Some(trouble.error),
             }
         }

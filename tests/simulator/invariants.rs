@@ -470,7 +470,7 @@ fn still_shows(key: &Bytes, space: &Keyspace, value: &str) -> bool {
 
 fn number(value: &str) -> Option<Number> {
     if let Some(email) = value.strip_prefix('v') {
-        return email.parse().ok().map(Number::Email);
+        return email.trim_end_matches('.').parse().ok().map(Number::Email);
     }
     value.strip_suffix(".5")?.parse().ok().map(Number::Balance)
 }

@@ -48,9 +48,10 @@ impl Schedule {
     pub fn with(mut self, mutant: Mutant) -> Schedule {
         self.mutant = Some(mutant);
         if mutant == Mutant::RetryOutOfOrder {
-            // It takes a call that is refused before another one of the same user.
+            // It takes a call that is refused before another one of the same user, in one flight: wide rows.
             self.setup.nodes = 2;
-            self.setup.flight_events = 6;
+            self.setup.flight_events = 12;
+            self.setup.pipe_bytes = 1 << 16;
             self.setup.faults = vec![Fault::ErrorReply];
         }
         self
