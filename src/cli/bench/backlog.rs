@@ -49,10 +49,15 @@ pub async fn of_all_users(world: &World) -> Result<Backlog> {
 
 /// Moves the second slot here, and has nobody wait for the disk.
 async fn begin(world: &World) -> Result<()> {
+    stand_here(world).await?;
+    world.client.batch_execute("SET synchronous_commit = off").await.map_err(sql)
+}
+
+/// Moves the second slot here.
+pub async fn stand_here(world: &World) -> Result<()> {
     let slot = format!(
         "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '{SLOT}';
-         SELECT pg_create_logical_replication_slot('{SLOT}', 'pgoutput');
-         SET synchronous_commit = off"
+         SELECT pg_create_logical_replication_slot('{SLOT}', 'pgoutput')"
     );
     world.client.batch_execute(&slot).await.map_err(sql)
 }

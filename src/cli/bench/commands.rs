@@ -174,7 +174,8 @@ impl Writer {
     }
 }
 
-fn encode(to: &mut impl Write, words: &[&[u8]]) -> std::io::Result<()> {
+/// A command as Redis reads it.
+pub fn encode(to: &mut impl Write, words: &[&[u8]]) -> std::io::Result<()> {
     write!(to, "*{}\r\n", words.len())?;
     for word in words {
         write!(to, "${}\r\n", word.len())?;

@@ -4,6 +4,7 @@
 //! each figure stands its limit, measured in the same run with the same transactions: what the walsender gives to a
 //! reader that decodes nothing, and what Redis takes of ready-made commands that need no consumer.
 
+mod apart;
 mod backlog;
 mod cluster;
 mod commands;
@@ -12,6 +13,7 @@ mod daemon;
 mod drain;
 mod huge;
 mod keyspace;
+mod latency;
 mod limits;
 mod pipe;
 mod report;
@@ -45,7 +47,7 @@ pub(super) struct Args {
     /// Only these scenarios
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_values_t = Name::value_variants().to_vec())]
     only: Vec<Name>,
-    /// Database transactions of a backlog
+    /// Database transactions of a backlog, and at each rate of latency, for a second at least and ten at most
     #[arg(long, value_name = "N", default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..=MOST_EVENTS))]
     events: u32,
     /// Users in the database
@@ -71,6 +73,8 @@ enum Name {
     Subscribers,
     /// A backlog into three masters
     Cluster,
+    /// From commit to subscriber at steady rates
+    Latency,
 }
 
 impl std::fmt::Display for Name {
@@ -121,5 +125,6 @@ async fn scenario(name: Name, size: Size, progress: &Progress) -> Result<Vec<Row
         Name::Keyspace => keyspace::keyspace(size, progress).await,
         Name::Subscribers => subscribers::subscribers(size, progress).await,
         Name::Cluster => cluster::cluster(size, progress).await,
+        Name::Latency => latency::latency(size, progress).await,
     }
 }

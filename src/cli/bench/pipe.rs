@@ -41,7 +41,7 @@ pub async fn send(port: u16, commands: &Commands) -> Result<Duration> {
 }
 
 /// The replies that end in these bytes. All of them are one line, a number or `OK`: only an error has a minus.
-fn counted(bytes: &[u8]) -> Result<u64> {
+pub fn counted(bytes: &[u8]) -> Result<u64> {
     if bytes.is_empty() {
         return Err(Error::definite(
             "redis closed the connection",

@@ -1,5 +1,7 @@
 //! What is printed: figures, each beside its limit.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
 use super::Size;
@@ -34,7 +36,7 @@ pub struct Scenario {
 #[derive(Debug, Serialize)]
 pub struct Row {
     /// What it is.
-    pub what: &'static str,
+    pub what: Cow<'static, str>,
     /// How much, in `unit`.
     pub value: f64,
     /// Of what.
@@ -49,7 +51,7 @@ pub struct Row {
 #[derive(Debug, Serialize)]
 pub struct Limit {
     /// What it is.
-    pub what: &'static str,
+    pub what: Cow<'static, str>,
     /// How much.
     pub value: f64,
 }
@@ -81,6 +83,9 @@ pub enum Unit {
     /// Time.
     #[serde(rename = "s")]
     Seconds,
+    /// Time of one message.
+    #[serde(rename = "ms")]
+    Milliseconds,
     /// Memory.
     #[serde(rename = "bytes")]
     Bytes,
@@ -88,19 +93,19 @@ pub enum Unit {
 
 impl Row {
     /// A figure without a limit.
-    pub fn new(what: &'static str, value: f64, unit: Unit) -> Row {
-        Row { what, value, unit, limit: None, ratio: None }
+    pub fn new(what: impl Into<Cow<'static, str>>, value: f64, unit: Unit) -> Row {
+        Row { what: what.into(), value, unit, limit: None, ratio: None }
     }
 
     /// A figure against a row of the same unit.
     pub fn against(self, limit: &Row) -> Row {
-        self.beside(limit.what, limit.value)
+        self.beside(limit.what.clone(), limit.value)
     }
 
     /// A figure against another of the same unit.
-    pub fn beside(self, what: &'static str, value: f64) -> Row {
+    pub fn beside(self, what: impl Into<Cow<'static, str>>, value: f64) -> Row {
         let ratio = (value > 0.0).then(|| self.value / value);
-        Row { limit: Some(Limit { what, value }), ratio, ..self }
+        Row { limit: Some(Limit { what: what.into(), value }), ratio, ..self }
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::apart::apart;
 use super::backlog::SLOT;
 use super::usage;
 use super::world::PATIENCE;
@@ -38,15 +39,7 @@ pub struct Read {
 
 /// Reads the second slot to `end` on a thread of its own, and does nothing with it.
 pub async fn read_apart(pg: Postgres, end: Lsn) -> Result<Read> {
-    let reads = move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|e| {
-            Error::definite(format!("the runtime cannot start ({e})"), "raise the limit of threads")
-        })?;
-        runtime.block_on(read(&pg, end, |_| Ok(())))
-    };
-    let read = tokio::task::spawn_blocking(reads).await;
-    read.map_err(|e| Error::definite(format!("the reader ended: {e}"), "report this as a bug"))?
+    apart(async move || read(&pg, end, |_| Ok(())).await).await
 }
 
 /// Reads the second slot from its beginning to `end`, and hands each message on.

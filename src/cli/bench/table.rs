@@ -81,6 +81,7 @@ fn shown(value: f64, unit: Unit) -> String {
         Unit::MicrosPerUser => format!("{value:.2} us/user"),
         Unit::Messages => format!("{} messages", grouped(rounded(value))),
         Unit::Seconds => format!("{value:.2} s"),
+        Unit::Milliseconds => format!("{value:.2} ms"),
         Unit::Bytes => bytes(rounded(value)),
     }
 }

@@ -36,7 +36,7 @@ pub struct World {
     /// What is written to.
     pub redis: RedisSide,
     /// The database.
-    _postgres: Postgres,
+    pub postgres: Postgres,
     /// How much is measured.
     pub size: Size,
     /// Database transactions that were written.
@@ -63,7 +63,7 @@ impl World {
             let all: Vec<String> = errors.0.iter().map(ToString::to_string).collect();
             Error::definite(all.join("; "), "report this as a bug")
         })?;
-        Ok(World { installed, config, key_map, client, redis, _postgres: postgres, size, written: 0, folder })
+        Ok(World { installed, config, key_map, client, redis, postgres, size, written: 0, folder })
     }
 
     /// The same, with every user in Redis.

@@ -107,7 +107,8 @@ fn settings(folder: &Path) -> [String; 8] {
     ]
 }
 
-async fn connect(url: &str) -> Result<Client> {
+/// A connection to this URL, which the runtime of the caller keeps going.
+pub async fn connect(url: &str) -> Result<Client> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.map_err(sql)?;
     // Ends with its client.
     tokio::spawn(connection);

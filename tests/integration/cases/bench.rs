@@ -140,6 +140,12 @@ async fn a_backlog_is_drained_into_a_cluster() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_message_is_timed_from_its_commit_beside_a_floor() {
+    // The lowest rate: four seconds, and one to warm up.
+    measures("latency", 2500.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn for_people_there_is_a_table() {
     let bench = Bench::start(&["--events", "2000", "--only", "drain"], None);
     let ended = bench.ends().await;
