@@ -23,16 +23,35 @@ pub struct Backlog {
     pub events: u64,
 }
 
+/// Whom the events are about.
+#[derive(Debug, Clone, Copy)]
+pub enum Spread {
+    /// Each user as often as any other.
+    Even,
+    /// Four of five events are about one user of a hundred.
+    Skewed,
+}
+
+impl Spread {
+    /// In SQL, among how many users, from the first on, that of event `n` is.
+    fn among(self, users: u32) -> String {
+        match self {
+            Spread::Even => users.to_string(),
+            Spread::Skewed => format!("(CASE WHEN n % 5 < 4 THEN {} ELSE {users} END)", users.div_ceil(100)),
+        }
+    }
+}
+
 /// Writes one database transaction for each event.
-pub async fn of_events(world: &mut World, progress: &Progress) -> Result<Backlog> {
+pub async fn of_events(world: &mut World, spread: Spread, progress: &Progress) -> Result<Backlog> {
     begin(world).await?;
-    let (events, users) = (u64::from(world.size.events), world.size.users.to_string());
+    let (events, among) = (u64::from(world.size.events), spread.among(world.size.users));
     let all = world.written + events;
     while world.written < all {
         let last = all.min(world.written + PORTION);
         progress.step(&format!("writing the backlog, {} of {}", grouped(last), grouped(all)));
         let statement = EVENTS.replace(":first", &(world.written + 1).to_string());
-        let statement = statement.replace(":last", &last.to_string()).replace(":users", &users);
+        let statement = statement.replace(":last", &last.to_string()).replace(":among", &among);
         world.client.batch_execute(&statement).await.map_err(sql)?;
         world.written = last;
     }

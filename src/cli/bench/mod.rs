@@ -17,6 +17,7 @@ mod latency;
 mod limits;
 mod pipe;
 mod report;
+mod skew;
 mod snapshot;
 mod stream;
 mod subscribers;
@@ -63,6 +64,8 @@ pub(super) struct Args {
 enum Name {
     /// A backlog that was written while Lockstep was away, against the limits
     Drain,
+    /// A backlog four fifths of which are about one user of a hundred
+    Skew,
     /// The first load of all users
     Snapshot,
     /// One database transaction that changes all users
@@ -120,6 +123,7 @@ async fn measure(args: &Args) -> Result<Report> {
 async fn scenario(name: Name, size: Size, progress: &Progress) -> Result<Vec<Row>> {
     match name {
         Name::Drain => drain::drain(size, progress).await,
+        Name::Skew => skew::skew(size, progress).await,
         Name::Snapshot => snapshot::snapshot(size, progress).await,
         Name::Huge => huge::huge(size, progress).await,
         Name::Keyspace => keyspace::keyspace(size, progress).await,

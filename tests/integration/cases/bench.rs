@@ -115,6 +115,11 @@ async fn a_drained_backlog_is_counted_and_measured_against_its_limits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_about_few_users_is_drained_to_the_last_event() {
+    measures("skew", 2000.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_first_load_is_counted_and_measured_against_ready_made_commands() {
     measures("snapshot", 1000.0).await;
 }
