@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -46,7 +47,10 @@ pub struct RunOptions {
 }
 
 /// Runs until SIGTERM, SIGINT or a definite fault.
-pub async fn run(config: Config, key_map: KeyMap, options: RunOptions) -> Result<()> {
+///
+/// The stream and the connections that it is applied over are this thread's alone: from one thread to another is as far
+/// as from the database to here. Everything else runs `beside` it.
+pub async fn run(config: Config, key_map: KeyMap, options: RunOptions, beside: &Handle) -> Result<()> {
     let config = Arc::new(config);
     let metrics = Metrics::new()?;
     let health = Arc::new(Health::default());
@@ -56,20 +60,24 @@ pub async fn run(config: Config, key_map: KeyMap, options: RunOptions) -> Result
 
     let listener = http::listen(&config.http).await?;
     let facts = http::Facts::new(&config, &health, &metrics);
-    supervised(faults.clone(), http::serve(listener, facts.clone()));
+    supervised(beside, faults.clone(), http::serve(listener, facts.clone()));
     let (told, ready_lag) = (Arc::clone(&health), config.stream.ready_lag);
-    supervised(faults.clone(), Notifier::serve(Notifier::from_environment(), told, ready_lag, stop.clone()));
+    supervised(
+        beside,
+        faults.clone(),
+        Notifier::serve(Notifier::from_environment(), told, ready_lag, stop.clone()),
+    );
 
     // Before Redis is reached: that may take long, and the slot retains WAL meanwhile.
     let budget = Arc::new(Budget::new(Arc::clone(&config), Arc::clone(&health), metrics.stream.clone()));
-    supervised(faults.clone(), Arc::clone(&budget).guard());
+    supervised(beside, faults.clone(), Arc::clone(&budget).guard());
 
     let key_map = Arc::new(key_map);
     let sink = tokio::select! {
         sink = health.pulse().while_waiting(connect_sink(&config, sink_options(&config, &key_map, &metrics), &health)) => sink?,
         _ = stop_of_start.wait_for(|stop| *stop) => return Ok(()),
     };
-    supervised(faults.clone(), tell_redis_state(sink.state(), Arc::clone(&health)));
+    supervised(beside, faults.clone(), tell_redis_state(sink.state(), Arc::clone(&health)));
 
     let (errands, errand_inbox) = mpsc::channel(ERRANDS);
     let (repairs, repair_inbox) = mpsc::channel(REPAIRS);
@@ -84,12 +92,12 @@ pub async fn run(config: Config, key_map: KeyMap, options: RunOptions) -> Result
     };
     facts.inspect_by(Inspector::new(reader.clone(), sink.way()));
     let (asked, questions) = watch::channel(Questions::default());
-    supervised(faults.clone(), resync::asked::serve(reader.clone(), questions));
-    supervised(faults.clone(), resync::repair::repair(reader.clone(), repair_inbox));
+    supervised(beside, faults.clone(), resync::asked::serve(reader.clone(), questions));
+    supervised(beside, faults.clone(), resync::repair::repair(reader.clone(), repair_inbox));
 
     let ledger = Arc::new(Ledger::new(&config.audit, Arc::clone(&key_map), metrics.audit.clone()));
     let auditor = audit::Auditor::new(reader.clone(), Arc::clone(&ledger), metrics.audit.clone());
-    supervised(faults.clone(), auditor.run(sink.way()));
+    supervised(beside, faults.clone(), auditor.run(sink.way()));
 
     let pipeline = Pipeline::new(Parts {
         sink,
@@ -104,8 +112,9 @@ pub async fn run(config: Config, key_map: KeyMap, options: RunOptions) -> Result
         metrics,
         health,
     });
+    let load_beside = beside.clone();
     let start_load = Box::new(move |reached, published| {
-        supervised(faults.clone(), resync::load::load(reader.clone(), reached, published))
+        supervised(&load_beside, faults.clone(), resync::load::load(reader.clone(), reached, published))
     });
     let supervisor = Supervisor::new(config, !options.snapshot, budget, start_load, stop);
     tokio::select! {
@@ -175,10 +184,11 @@ async fn tell_redis_state(mut state: watch::Receiver<SinkState>, health: Arc<Hea
 
 /// Spawns a part beside the stream; its fault ends the program.
 fn supervised(
+    beside: &Handle,
     faults: mpsc::Sender<Error>,
     part: impl Future<Output = Result<()>> + Send + 'static,
 ) -> JoinHandle<()> {
-    tokio::spawn(async move {
+    beside.spawn(async move {
         if let Err(fault) = part.await {
             // A full channel holds an earlier fault, which ends the program as well.
             let _ = faults.try_send(fault);

@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tokio::runtime::Runtime;
+use tokio::runtime::{Builder, Runtime};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -97,7 +97,7 @@ pub fn main() -> ExitCode {
             };
             logging::start(&config.log);
             config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-            block_on(execute(command, config, key_map))
+            execute(command, config, key_map)
         }
     };
     match outcome {
@@ -110,24 +110,27 @@ pub fn main() -> ExitCode {
     }
 }
 
-async fn execute(command: OnServers, config: Config, key_map: KeyMap) -> Result<Exit> {
+fn execute(command: OnServers, config: Config, key_map: KeyMap) -> Result<Exit> {
     match command {
-        OnServers::Init(args) => init::run(&config, args).await,
-        OnServers::Check(args) => check::run(&config, args).await,
-        OnServers::Run(args) => run::run(config, key_map, args).await,
-        OnServers::Resync(args) => resync::run(&config, args).await,
-        OnServers::Verify(args) => verify::run(config, key_map, args).await,
-        OnServers::Status(args) => status::run(&config, args).await,
-        OnServers::Health(args) => health::run(&config, args).await,
-        OnServers::Drop(args) => drop::run(&config, args).await,
+        OnServers::Init(args) => block_on(init::run(&config, args)),
+        OnServers::Check(args) => block_on(check::run(&config, args)),
+        OnServers::Run(args) => run::run(config, key_map, args),
+        OnServers::Resync(args) => block_on(resync::run(&config, args)),
+        OnServers::Verify(args) => block_on(verify::run(config, key_map, args)),
+        OnServers::Status(args) => block_on(status::run(&config, args)),
+        OnServers::Health(args) => block_on(health::run(&config, args)),
+        OnServers::Drop(args) => block_on(drop::run(&config, args)),
     }
 }
 
 fn block_on(command: impl Future<Output = Result<Exit>>) -> Result<Exit> {
-    let runtime = Runtime::new().map_err(|e| {
-        Error::definite(format!("the runtime cannot start ({e})"), "raise the limit of threads")
-    })?;
-    runtime.block_on(command)
+    runtime(&mut Builder::new_multi_thread())?.block_on(command)
+}
+
+fn runtime(of: &mut Builder) -> Result<Runtime> {
+    of.enable_all()
+        .build()
+        .map_err(|e| Error::definite(format!("the runtime cannot start ({e})"), "raise the limit of threads"))
 }
 
 /// The way into Redis for a look at it.

@@ -1,6 +1,8 @@
 //! `lockstep run`.
 
-use super::Exit;
+use tokio::runtime::Builder;
+
+use super::{Exit, runtime};
 use crate::app::{self, RunOptions};
 use crate::config::Config;
 use crate::error::Result;
@@ -14,7 +16,10 @@ pub struct Args {
     no_snapshot: bool,
 }
 
-pub async fn run(config: Config, key_map: KeyMap, args: Args) -> Result<Exit> {
-    app::run(config, key_map, RunOptions { snapshot: !args.no_snapshot }).await?;
+pub fn run(config: Config, key_map: KeyMap, args: Args) -> Result<Exit> {
+    let (stream, beside) =
+        (runtime(&mut Builder::new_current_thread())?, runtime(&mut Builder::new_multi_thread())?);
+    let options = RunOptions { snapshot: !args.no_snapshot };
+    stream.block_on(app::run(config, key_map, options, beside.handle()))?;
     Ok(Exit::Done)
 }

@@ -33,6 +33,9 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(200);
 /// holds what it held.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(3);
 
+/// Frames that are taken before Redis is looked after again: less than a millisecond of work.
+const TURN_FRAMES: usize = 128;
+
 /// Shortest time between two questions where the WAL ends.
 const ASK_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -128,6 +131,8 @@ impl<'p> Session<'p> {
             self.take_buffered()?;
             self.launch();
             self.tell_applied();
+            // The connections to Redis are this thread's too: what was launched is written now.
+            tokio::task::yield_now().await;
             let reading = self.has_room();
             let waits_for_wal = self.waits_for_wal();
             tokio::select! {
@@ -160,8 +165,8 @@ impl<'p> Session<'p> {
     }
 
     fn take_buffered(&mut self) -> Result<()> {
-        while self.has_room() {
-            match self.stream.buffered()? {
+        for _ in 0..TURN_FRAMES {
+            match if self.has_room() { self.stream.buffered()? } else { None } {
                 Some(frame) => self.take(frame)?,
                 None => break,
             }

@@ -96,6 +96,8 @@ impl Sink {
                 None => Sent::unsent(commands.len()),
             };
             sent.push((batch, replies));
+            // The connection is written to by the same thread, and what comes after this takes a while.
+            tokio::task::yield_now().await;
         }
     }
 
