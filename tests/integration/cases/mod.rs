@@ -52,6 +52,7 @@ mod slot;
 mod status;
 mod takeover;
 mod tls;
+mod together;
 mod transactions;
 mod users;
 mod values;
