@@ -49,35 +49,32 @@ pub struct RunOptions {
 /// Runs until SIGTERM, SIGINT or a definite fault.
 ///
 /// The stream and the connections that it is applied over are this thread's alone: from one thread to another is as far
-/// as from the database to here. Everything else runs `beside` it.
-pub async fn run(config: Config, key_map: KeyMap, options: RunOptions, beside: &Handle) -> Result<()> {
+/// as from the database to here. Everything else has `threads` beside it.
+pub async fn run(config: Config, key_map: KeyMap, options: RunOptions, threads: &Handle) -> Result<()> {
     let config = Arc::new(config);
     let metrics = Metrics::new()?;
     let health = Arc::new(Health::default());
     let stop = stop_signal()?;
     let mut stop_of_start = stop.clone();
     let (faults, mut fault_inbox) = mpsc::channel(FAULTS);
+    let beside = Beside { threads: threads.clone(), faults };
 
     let listener = http::listen(&config.http).await?;
     let facts = http::Facts::new(&config, &health, &metrics);
-    supervised(beside, faults.clone(), http::serve(listener, facts.clone()));
+    beside.start(http::serve(listener, facts.clone()));
     let (told, ready_lag) = (Arc::clone(&health), config.stream.ready_lag);
-    supervised(
-        beside,
-        faults.clone(),
-        Notifier::serve(Notifier::from_environment(), told, ready_lag, stop.clone()),
-    );
+    beside.start(Notifier::serve(Notifier::from_environment(), told, ready_lag, stop.clone()));
 
     // Before Redis is reached: that may take long, and the slot retains WAL meanwhile.
     let budget = Arc::new(Budget::new(Arc::clone(&config), Arc::clone(&health), metrics.stream.clone()));
-    supervised(beside, faults.clone(), Arc::clone(&budget).guard());
+    beside.start(Arc::clone(&budget).guard());
 
     let key_map = Arc::new(key_map);
     let sink = tokio::select! {
         sink = health.pulse().while_waiting(connect_sink(&config, sink_options(&config, &key_map, &metrics), &health)) => sink?,
         _ = stop_of_start.wait_for(|stop| *stop) => return Ok(()),
     };
-    supervised(beside, faults.clone(), tell_redis_state(sink.state(), Arc::clone(&health)));
+    beside.start(tell_redis_state(sink.state(), Arc::clone(&health)));
 
     let (errands, errand_inbox) = mpsc::channel(ERRANDS);
     let (repairs, repair_inbox) = mpsc::channel(REPAIRS);
@@ -92,12 +89,12 @@ pub async fn run(config: Config, key_map: KeyMap, options: RunOptions, beside: &
     };
     facts.inspect_by(Inspector::new(reader.clone(), sink.way()));
     let (asked, questions) = watch::channel(Questions::default());
-    supervised(beside, faults.clone(), resync::asked::serve(reader.clone(), questions));
-    supervised(beside, faults.clone(), resync::repair::repair(reader.clone(), repair_inbox));
+    beside.start(resync::asked::serve(reader.clone(), questions));
+    beside.start(resync::repair::repair(reader.clone(), repair_inbox));
 
     let ledger = Arc::new(Ledger::new(&config.audit, Arc::clone(&key_map), metrics.audit.clone()));
     let auditor = audit::Auditor::new(reader.clone(), Arc::clone(&ledger), metrics.audit.clone());
-    supervised(beside, faults.clone(), auditor.run(sink.way()));
+    beside.start(auditor.run(sink.way()));
 
     let pipeline = Pipeline::new(Parts {
         sink,
@@ -112,9 +109,8 @@ pub async fn run(config: Config, key_map: KeyMap, options: RunOptions, beside: &
         metrics,
         health,
     });
-    let load_beside = beside.clone();
     let start_load = Box::new(move |reached, published| {
-        supervised(&load_beside, faults.clone(), resync::load::load(reader.clone(), reached, published))
+        beside.start(resync::load::load(reader.clone(), reached, published))
     });
     let supervisor = Supervisor::new(config, !options.snapshot, budget, start_load, stop);
     tokio::select! {
@@ -182,18 +178,23 @@ async fn tell_redis_state(mut state: watch::Receiver<SinkState>, health: Arc<Hea
     }
 }
 
-/// Spawns a part beside the stream; its fault ends the program.
-fn supervised(
-    beside: &Handle,
+/// Where the parts beside the stream run.
+struct Beside {
+    threads: Handle,
     faults: mpsc::Sender<Error>,
-    part: impl Future<Output = Result<()>> + Send + 'static,
-) -> JoinHandle<()> {
-    beside.spawn(async move {
-        if let Err(fault) = part.await {
-            // A full channel holds an earlier fault, which ends the program as well.
-            let _ = faults.try_send(fault);
-        }
-    })
+}
+
+impl Beside {
+    /// Starts a part, whose fault ends the program.
+    fn start(&self, part: impl Future<Output = Result<()>> + Send + 'static) -> JoinHandle<()> {
+        let faults = self.faults.clone();
+        self.threads.spawn(async move {
+            if let Err(fault) = part.await {
+                // A full channel holds an earlier fault, which ends the program as well.
+                let _ = faults.try_send(fault);
+            }
+        })
+    }
 }
 
 /// Turns true at the first SIGTERM or SIGINT.

@@ -140,7 +140,7 @@ impl<'p> Session<'p> {
                 Ok(_) = signals.stop.wait_for(|stop| *stop) => break,
                 fault = &mut signals.server => return Err(fault),
                 landed = self.pipeline.lane.landed() => {
-                    self.land(landed?);
+                    self.land(landed?).await;
                     self.refuse_uncompared()?;
                 }
                 // Before the stream, which may always have something: these are rare and bounded.
@@ -278,7 +278,7 @@ impl<'p> Session<'p> {
         self.identity.checkpoint(self.tracker.applied_lsn().max(self.pipeline.known.held()))
     }
 
-    fn land(&mut self, landed: Landed) {
+    async fn land(&mut self, landed: Landed) {
         if let Some(sequence) = self.out_completes.take() {
             self.tracker.applied(sequence);
         }
@@ -305,6 +305,7 @@ impl<'p> Session<'p> {
         // Redis works on the next flight while this one is counted.
         if !self.must_compare() {
             self.launch();
+            tokio::task::yield_now().await;
         }
         self.pipeline.note_landed(landed);
         self.pipeline.note_applied(self.tracker.applied_lsn());

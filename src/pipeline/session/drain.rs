@@ -46,7 +46,7 @@ impl Session<'_> {
                 break;
             }
             tokio::select! {
-                landed = self.pipeline.lane.landed() => self.land(landed?),
+                landed = self.pipeline.lane.landed() => self.land(landed?).await,
                 () = tokio::time::sleep(CHECKPOINT_INTERVAL), if resting => {}
                 // The slot stays ours as long as it takes.
                 _ = status.tick() => {
