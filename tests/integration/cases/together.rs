@@ -43,10 +43,10 @@ async fn changes_that_waited_together_are_all_told_in_order(on: On) {
     let before = received(&world).await;
     let masters = world.store.masters().await;
     masters.iter().for_each(|redis| redis.pause());
-    for _ in 0..CHANGES {
-        world.credit(7, "1").await;
-        world.credit(8, "1").await;
-    }
+    // In one go: nodes of a cluster that are away for long are replaced.
+    let change = "UPDATE users SET wallet_balance = wallet_balance + 1 WHERE id";
+    let all = format!("FOR n IN 1..{CHANGES} LOOP {change} = 7; COMMIT; {change} = 8; COMMIT; END LOOP");
+    world.sql(&format!("DO $$ BEGIN {all}; END $$")).await;
     has_received(&world, before, 2 * CHANGES).await;
     masters.iter().for_each(|redis| redis.resume());
     let balances: Vec<String> = (101..=100 + CHANGES).map(|balance| balance.to_string()).collect();
