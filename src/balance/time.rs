@@ -1,6 +1,6 @@
 //! Timestamps as ISO-8601 text in UTC with milliseconds and `Z`.
 
-use compact_str::{CompactString, format_compact};
+use compact_str::CompactString;
 
 use crate::pgoutput::PgTime;
 
@@ -20,11 +20,10 @@ pub fn timestamp_iso(text: &str) -> Option<CompactString> {
     in_utc(text).or_else(|| anywhere(text))
 }
 
-/// The common form, in UTC and of this age of the world: what it says needs no calendar, only to be copied.
+/// The common form, in UTC and of this century: what it says needs no calendar, only to be copied.
 fn in_utc(text: &str) -> Option<CompactString> {
-    let bytes = text.as_bytes();
-    let [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2, b' ', h1, h2, b':', i1, i2, b':', s1, s2, rest @ ..] =
-        bytes
+    let [b'2', b'0', y3, y4, b'-', m1, m2, b'-', d1, d2, b' ', h1, h2, b':', i1, i2, b':', s1, s2, rest @ ..] =
+        text.as_bytes()
     else {
         return None;
     };
@@ -33,20 +32,20 @@ fn in_utc(text: &str) -> Option<CompactString> {
         [b'.', fraction @ ..] => fraction,
         _ => return None,
     };
-    let digits = [y1, y2, y3, y4, m1, m2, d1, d2, h1, h2, i1, i2, s1, s2];
+    let digits = [y3, y4, m1, m2, d1, d2, h1, h2, i1, i2, s1, s2];
     if !digits.into_iter().chain(fraction).all(u8::is_ascii_digit) {
         return None;
     }
     let two = |tens: &u8, ones: &u8| 10 * (tens - b'0') + (ones - b'0');
     let is_clock = two(h1, h2) < 24 && two(i1, i2) < 60 && two(s1, s2) < 60;
-    let is_month = bytes.starts_with(b"20") && (1..=12).contains(&two(m1, m2));
+    let is_month = (1..=12).contains(&two(m1, m2));
     let is_day = (1..=28).contains(&two(d1, d2)) || text.get(..10).and_then(days_of).is_some();
     if !(is_clock && is_month && is_day) {
         return None;
     }
     let [f1, f2, f3] = [0, 1, 2].map(|at| fraction.get(at).copied().unwrap_or(b'0'));
     let text = [
-        *y1, *y2, *y3, *y4, b'-', *m1, *m2, b'-', *d1, *d2, b'T', *h1, *h2, b':', *i1, *i2, b':', *s1, *s2,
+        b'2', b'0', *y3, *y4, b'-', *m1, *m2, b'-', *d1, *d2, b'T', *h1, *h2, b':', *i1, *i2, b':', *s1, *s2,
         b'.', f1, f2, f3, b'Z',
     ];
     CompactString::from_utf8(text).ok()
@@ -78,46 +77,30 @@ fn iso(unix_ms: i64) -> CompactString {
     let (year, month, day) = civil_from_days(days);
     let (seconds, ms) = (ms / SECOND_MS, ms % SECOND_MS);
     let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    if !(0..10_000).contains(&year) {
-        return format_compact!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z");
-    }
-    // Every event has several timestamps, and the formatter takes ten times as long.
-    let [thousands, hundreds, tens, ones] = [1000, 100, 10, 1].map(|unit| digit(year / unit));
-    let two = |number: i64| [digit(number / 10), digit(number)];
-    let ([m1, m2], [d1, d2], [h1, h2]) = (two(month), two(day), two(hour));
-    let ([i1, i2], [s1, s2], [f1, f2]) = (two(minute), two(second), two(ms / 10));
-    let text = [
-        thousands,
-        hundreds,
-        tens,
-        ones,
-        b'-',
-        m1,
-        m2,
-        b'-',
-        d1,
-        d2,
-        b'T',
-        h1,
-        h2,
-        b':',
-        i1,
-        i2,
-        b':',
-        s1,
-        s2,
-        b'.',
-        f1,
-        f2,
-        digit(ms),
-        b'Z',
+    let mut out = CompactString::const_new(if year < 0 { "-" } else { "" });
+    let parts = [
+        (4, year, '-'),
+        (2, month, '-'),
+        (2, day, 'T'),
+        (2, hour, ':'),
+        (2, minute, ':'),
+        (2, second, '.'),
+        (3, ms, 'Z'),
     ];
-    CompactString::from_utf8(text).unwrap_or_default()
+    for (width, number, end) in parts {
+        digits(&mut out, width, number.unsigned_abs());
+        out.push(end);
+    }
+    out
 }
 
-/// The last decimal digit.
-fn digit(number: i64) -> u8 {
-    b'0' + u8::try_from(number.rem_euclid(10)).unwrap_or_default()
+/// Appends `number` in at least `width` digits. Every event has several timestamps, and `{:02}` takes five
+/// times as long.
+fn digits(out: &mut CompactString, width: u32, number: u64) {
+    if width > 1 || number > 9 {
+        digits(out, width.saturating_sub(1), number / 10);
+    }
+    out.push(char::from_digit(u32::try_from(number % 10).unwrap_or(0), 10).unwrap_or('0'));
 }
 
 /// Days since 1970-01-01 of `YYYY-MM-DD`; years have four digits or more.
