@@ -151,7 +151,8 @@ impl Lane {
                     }
                     (sink, landed)
                 });
-                // The first poll writes: Redis is at work while the caller decodes on. `landed` polls again.
+                // The first poll hands over what is written as soon as the caller yields: Redis is at work while the
+                // caller decodes on. `landed` polls again.
                 *self = match flight.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                     Poll::Pending => Lane::Out(flight),
                     Poll::Ready(landed) => Lane::Out(Box::pin(std::future::ready(landed))),

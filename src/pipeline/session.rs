@@ -166,10 +166,11 @@ impl<'p> Session<'p> {
 
     fn take_buffered(&mut self) -> Result<()> {
         for _ in 0..TURN_FRAMES {
-            match if self.has_room() { self.stream.buffered()? } else { None } {
-                Some(frame) => self.take(frame)?,
-                None => break,
+            if !self.has_room() {
+                break;
             }
+            let Some(frame) = self.stream.buffered()? else { break };
+            self.take(frame)?;
         }
         Ok(())
     }
