@@ -59,7 +59,8 @@ pub async fn run(config: Config, key_map: KeyMap, options: RunOptions, threads: 
     let (faults, mut fault_inbox) = mpsc::channel(FAULTS);
     let beside = Beside { threads: threads.clone(), faults };
 
-    let listener = http::listen(&config.http).await?;
+    let at = config.http.clone();
+    let listener = beside.ready(async move { http::listen(&at).await }).await?;
     let facts = http::Facts::new(&config, &health, &metrics);
     beside.start(http::serve(listener, facts.clone()));
     let (told, ready_lag) = (Arc::clone(&health), config.stream.ready_lag);
@@ -185,6 +186,15 @@ struct Beside {
 }
 
 impl Beside {
+    /// What is to be there before anything else, and is attended to there: connections come in at any rate.
+    async fn ready<T: Send + 'static>(
+        &self,
+        part: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let ready = self.threads.spawn(part).await;
+        ready.map_err(|e| Error::definite(format!("a part ended: {e}"), "report this as a bug"))?
+    }
+
     /// Starts a part, whose fault ends the program.
     fn start(&self, part: impl Future<Output = Result<()>> + Send + 'static) -> JoinHandle<()> {
         let faults = self.faults.clone();
