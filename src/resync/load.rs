@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use super::Reader;
 use super::cursor::{self, Cursor, Range, Reached};
+use super::known::Known;
 use super::progress::Progress;
 use super::read::{self, Which};
 use super::sweep;
@@ -74,7 +75,10 @@ pub(super) async fn pass_over(
     let left = || tables.iter().filter(|(index, table)| *index >= reached.table && wanted(table));
     let expected = left().map(|(_, table)| table.expected_rows).sum();
     count_gauge(&reader.metrics.users_expected, expected);
-    let progress = Arc::new(Progress::start(pass.what, expected));
+    let tally = Arc::new(Tally {
+        progress: Progress::start(pass.what, expected),
+        known: Mutex::new(Known::expecting(expected)),
+    });
     for (index, table) in left() {
         let after = reached.up_to.clone().filter(|_| *index == reached.table);
         if after.is_none() {
@@ -83,10 +87,12 @@ pub(super) async fn pass_over(
         let of_table = Reached { table: *index, ..pass.of.clone() };
         let cursor =
             Mutex::new(Shared { cursor: Cursor::new(after), reached: of_table, marked: Instant::now() });
-        load_table(reader, &pass, Arc::new(table.clone()), Arc::new(cursor), &progress).await?;
+        load_table(reader, &pass, Arc::new(table.clone()), Arc::new(cursor), &tally).await?;
     }
-    remove_the_gone(&mut reader.clone()).await?;
-    progress.finish();
+    let mut known = std::mem::take(&mut *tally.known.lock().await);
+    known.sort();
+    remove_the_gone(&mut reader.clone(), &known).await?;
+    tally.progress.finish();
     Ok(())
 }
 
@@ -125,12 +131,12 @@ pub async fn describe(config: &Config) -> Result<Vec<(usize, Table)>> {
     Ok(tables)
 }
 
-/// Deletes the keys of users who are not in the database; from the beginning after a fault.
-async fn remove_the_gone(reader: &mut Reader) -> Result<()> {
+/// Deletes the keys of users who are not in the database; from the beginning after a fault. Who is `known` is.
+async fn remove_the_gone(reader: &mut Reader, known: &Known) -> Result<()> {
     let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LIMIT, 1);
     loop {
         let tables: Vec<Table> = described(reader).await?.into_iter().map(|(_, table)| table).collect();
-        match sweep::sweep(reader, &tables).await {
+        match sweep::sweep(reader, &tables, known).await {
             Err(fault) if fault.is_transient() => {
                 reader.note_fault(&fault, backoff.attempts());
                 tokio::time::sleep(backoff.next_delay()).await;
@@ -148,6 +154,13 @@ async fn remove_the_gone(reader: &mut Reader) -> Result<()> {
     }
 }
 
+/// What a pass has come across.
+struct Tally {
+    progress: Progress,
+    /// Who was read. Nobody of them has to be looked up when all keys are: who is gone since, of that the stream tells.
+    known: Mutex<Known>,
+}
+
 /// What the workers of one table share.
 struct Shared {
     cursor: Cursor,
@@ -162,7 +175,7 @@ async fn load_table(
     pass: &Pass,
     table: Arc<Table>,
     shared: Arc<Mutex<Shared>>,
-    progress: &Arc<Progress>,
+    tally: &Arc<Tally>,
 ) -> Result<()> {
     let mut workers = JoinSet::new();
     for seed in 0..reader.config.load.workers {
@@ -171,7 +184,7 @@ async fn load_table(
             pass: pass.clone(),
             table: Arc::clone(&table),
             shared: Arc::clone(&shared),
-            progress: Arc::clone(progress),
+            tally: Arc::clone(tally),
             backoff: Backoff::new(RETRY_FIRST, RETRY_LIMIT, seed as u64),
         };
         workers.spawn(worker.run());
@@ -187,7 +200,7 @@ struct Worker {
     pass: Pass,
     table: Arc<Table>,
     shared: Arc<Mutex<Shared>>,
-    progress: Arc<Progress>,
+    tally: Arc<Tally>,
     backoff: Backoff,
 }
 
@@ -229,7 +242,9 @@ impl Worker {
             }
             let users = rows.rows.len() as u64;
             lease.while_waiting(self.reader.pace.take(users)).await;
-            let handed_in = self.reader.hand_in(&self.table, rows, self.pass.kind);
+            let planned = self.reader.plans(&self.table, &rows, self.pass.kind);
+            self.tally.known.lock().await.extend(planned.0.iter().map(|plan| &plan.user));
+            let handed_in = self.reader.hand_over(planned, rows);
             if lease.while_waiting(handed_in).await? == ChunkEnd::ReadAgain {
                 continue;
             }
@@ -251,7 +266,7 @@ impl Worker {
     }
 
     async fn finish(&self, range: Range, users: u64) -> Result<()> {
-        self.progress.add(users);
+        self.tally.progress.add(users);
         self.reader.metrics.users.add(i64::try_from(users).unwrap_or(i64::MAX));
         let mut shared = self.shared.lock().await;
         let up_to = shared.cursor.finish(range);

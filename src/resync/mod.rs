@@ -6,6 +6,7 @@
 
 pub mod asked;
 pub mod cursor;
+pub mod known;
 pub mod load;
 mod pace;
 pub mod progress;
@@ -60,8 +61,13 @@ impl Reader {
     /// As [`errand`](Reader::errand).
     #[doc(hidden)]
     pub async fn hand_in(&mut self, table: &Table, rows: Rows, kind: Kind) -> Result<ChunkEnd> {
-        let (plans, refused) = self.plans(table, &rows, kind);
-        let Rows { snapshot, read_before, .. } = rows;
+        let planned = self.plans(table, &rows, kind);
+        self.hand_over(planned, rows).await
+    }
+
+    /// As [`hand_in`](Reader::hand_in), where it was planned before what the rows do.
+    async fn hand_over(&self, planned: (Vec<KeyPlan>, Vec<Refused>), rows: Rows) -> Result<ChunkEnd> {
+        let ((plans, refused), Rows { snapshot, read_before, .. }) = (planned, rows);
         let chunk = |done| Chunk { plans, refused, snapshot, read_before, compares: None, told: None, done };
         self.errand(|done| Errand::Chunk(chunk(done))).await
     }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Reader;
+use super::known::Known;
 use super::read::{self, Which};
 use super::table::Table;
 use crate::balance::User;
@@ -23,8 +24,9 @@ use crate::wire::Lease;
 /// Users looked up in one transaction.
 const BATCH_USERS: usize = 1_000;
 
-/// Looks at every key once; returns how many users were found to be gone.
-pub(super) async fn sweep(reader: &mut Reader, tables: &[Table]) -> Result<u64> {
+/// Looks at every key once, and looks up whose it is where that is nobody who is `known`; returns how many users were
+/// found to be gone.
+pub(super) async fn sweep(reader: &mut Reader, tables: &[Table], known: &Known) -> Result<u64> {
     let config = Arc::clone(&reader.config);
     let mut lease = Lease::new(&config.postgres);
     let (mut place, mut gone) = (Some(Walk::new()), 0);
@@ -32,7 +34,7 @@ pub(super) async fn sweep(reader: &mut Reader, tables: &[Table]) -> Result<u64> 
         let look = reader.errand(|done| Errand::Look(Look { walk, done }));
         let (keys, next) = lease.while_waiting(look).await?;
         place = next;
-        let users: Vec<User> = users_of(reader, tables, &keys).into_iter().collect();
+        let users: Vec<User> = users_of(reader, tables, known, &keys).into_iter().collect();
         for users in users.chunks(BATCH_USERS) {
             gone += remove_absent(reader, &mut lease, tables, users).await?;
         }
@@ -40,11 +42,11 @@ pub(super) async fn sweep(reader: &mut Reader, tables: &[Table]) -> Result<u64> 
     Ok(gone)
 }
 
-/// Whose keys these are, as far as they are users of a followed table.
-fn users_of(reader: &Reader, tables: &[Table], keys: &[Bytes]) -> HashSet<User> {
+/// Whose keys these are, as far as they are users of a followed table and not known.
+fn users_of(reader: &Reader, tables: &[Table], known: &Known, keys: &[Bytes]) -> HashSet<User> {
     let users = keys.iter().filter_map(|key| {
         let (user_type, id) = reader.key_map.parse_key(std::str::from_utf8(key).ok()?)?;
-        user(tables, user_type, id)
+        if known.holds(user_type, id) { None } else { user(tables, user_type, id) }
     });
     users.collect()
 }

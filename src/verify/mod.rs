@@ -15,7 +15,6 @@
 //! no transaction that Redis already holds was still invisible; and that twice in a row.
 
 mod confirm;
-mod known;
 mod orphans;
 pub mod page;
 mod passed;

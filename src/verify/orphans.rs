@@ -7,12 +7,12 @@ use bytes::Bytes;
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use super::known::Known;
 use super::{Parts, Patience, READERS};
 use crate::balance::User;
 use crate::catalog::query_error;
 use crate::config::UserType;
 use crate::error::{Error, Result};
+use crate::resync::known::Known;
 use crate::resync::sweep;
 use crate::resync::table::Table;
 use crate::sink::{Sink, Walk, told_where_to_look};

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
-use super::known::Known;
 use super::page::Planner;
 use super::{Parts, Patience, READERS, died};
 use crate::error::Result;
 use crate::resync::cursor::{Cursor, Range};
+use crate::resync::known::Known;
 use crate::resync::progress::Progress;
 use crate::resync::read::{self, Which};
 use crate::resync::table::Table;

@@ -11,6 +11,7 @@ use lockstep::pipeline::asked::Questions;
 use lockstep::pipeline::{Chunk, ChunkEnd, Errand, Finished, Look};
 use lockstep::resync::Reader;
 use lockstep::resync::cursor::{self, Cursor, Range, Reached};
+use lockstep::resync::known::Known;
 use lockstep::resync::read::Rows;
 use lockstep::resync::table::Table;
 use lockstep::sink::{LoadMark, Walk};
@@ -61,7 +62,7 @@ pub fn table(reader: &Reader) -> Table {
     }
 }
 
-type Cursors = Arc<Mutex<(Cursor, Reached)>>;
+type Cursors = Arc<Mutex<(Cursor, Reached, Known)>>;
 
 impl Loader {
     /// All users, behind what was reached before; as `resync::load::load`.
@@ -110,10 +111,12 @@ impl Loader {
     }
 
     async fn pass_over(&self, kind: Kind, mark: LoadMark, of: Reached, reached: Reached) -> Result<()> {
-        let cursors = Arc::new(Mutex::new((Cursor::new(reached.up_to), of)));
+        let cursors = Arc::new(Mutex::new((Cursor::new(reached.up_to), of, Known::default())));
         let worker = || self.clone().work(kind, mark, Arc::clone(&cursors));
         tokio::try_join!(worker(), worker())?;
-        while let Err(fault) = self.sweep().await {
+        let mut known = std::mem::take(&mut cursors.lock().await.2);
+        known.sort();
+        while let Err(fault) = self.sweep(&known).await {
             transient(fault)?;
             tokio::time::sleep(RETRY).await;
         }
@@ -155,6 +158,8 @@ impl Loader {
                 |id: u32| after.is_none_or(|after| id > after) && up_to.is_none_or(|up_to| id <= up_to);
             let rows = self.read(wanted).await?;
             let table = Arc::clone(&self.table);
+            let (plans, _) = self.reader.plans(&table, &rows, kind);
+            cursors.lock().await.2.extend(plans.iter().map(|plan| &plan.user));
             if self.reader.hand_in(&table, rows, kind).await? == ChunkEnd::ReadAgain {
                 continue;
             }
@@ -240,15 +245,16 @@ impl Loader {
         }
     }
 
-    /// Keys of users who are gone; as `resync::sweep`.
-    async fn sweep(&self) -> Result<()> {
+    /// Keys of users who are gone, none of those who were read; as `resync::sweep`.
+    async fn sweep(&self, known: &Known) -> Result<()> {
         let mut place = Some(Walk::new());
         while let Some(walk) = place {
             let (keys, next) = self.reader.errand(|done| Errand::Look(Look { walk, done })).await?;
             place = next;
             let users = keys.iter().filter_map(|key| {
                 let (user_type, id) = self.reader.key_map.parse_key(std::str::from_utf8(key).ok()?)?;
-                Some(User { user_type: user_type.into(), id: id.into(), numeric_id: true })
+                let user = User { user_type: user_type.into(), id: id.into(), numeric_id: true };
+                (!known.holds(user_type, id)).then_some(user)
             });
             let users: std::collections::BTreeSet<User> = users.collect();
             self.remove_absent(&users.into_iter().collect::<Vec<_>>()).await?;

@@ -9,27 +9,27 @@ const MAX_KNOWN: usize = 2_000_000;
 
 /// Digests of users: that two of a million share one is as likely as a broken memory cell.
 #[derive(Debug, Default)]
-pub(super) struct Known(Vec<u64>);
+pub struct Known(Vec<u64>);
 
 impl Known {
     /// With room for so many.
-    pub(super) fn expecting(users: u64) -> Known {
+    pub fn expecting(users: u64) -> Known {
         Known(Vec::with_capacity(usize::try_from(users).unwrap_or(MAX_KNOWN).min(MAX_KNOWN)))
     }
 
     /// Remembers users, as long as there is room.
-    pub(super) fn extend<'u>(&mut self, users: impl Iterator<Item = &'u User>) {
+    pub fn extend<'u>(&mut self, users: impl Iterator<Item = &'u User>) {
         let room = MAX_KNOWN.saturating_sub(self.0.len());
         self.0.extend(users.take(room).map(|user| digest(&user.user_type, &user.id)));
     }
 
     /// Makes it ready to be asked.
-    pub(super) fn sort(&mut self) {
+    pub fn sort(&mut self) {
         self.0.sort_unstable();
     }
 
     /// Whether somebody is remembered.
-    pub(super) fn holds(&self, user_type: &str, id: &str) -> bool {
+    pub fn holds(&self, user_type: &str, id: &str) -> bool {
         self.0.binary_search(&digest(user_type, id)).is_ok()
     }
 }
