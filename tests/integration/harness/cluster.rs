@@ -276,8 +276,9 @@ async fn whole_view(node: &Redis, running: usize) -> Result<BTreeMap<String, Vec
     Ok(words.filter(|words| words.len() > 8).map(|words| (words[0].clone(), words[8..].to_vec())).collect())
 }
 
-/// A slot that a node has given away stays open there where the node's own memory of the move came back with its file,
-/// after it was killed: `redis-cli --cluster fix` ends it in the same way.
+/// A slot that a node has given away is open there again after it was killed: where its file of the cluster is older than
+/// the end of the move, or its dump still has keys of the slot. `redis-cli --cluster fix` ends both, the latter by
+/// taking the old keys for the slot's own; here they go.
 async fn end_finished_moves(node: &Redis, nodes: &str) {
     let words = nodes.lines().filter(|line| line.contains("myself")).flat_map(|line| line.split(' ').skip(8));
     let (open, served): (Vec<&str>, Vec<&str>) = words.partition(|word| word.starts_with('['));
@@ -287,10 +288,20 @@ async fn end_finished_moves(node: &Redis, nodes: &str) {
             (first.parse().unwrap_or(u32::MAX)..=last.parse().unwrap_or(0)).contains(&slot)
         })
     };
-    for slot in open.iter().filter_map(|word| word.strip_prefix('[')?.split_once("->-").map(|(slot, _)| slot))
-    {
+    for word in open.iter().filter_map(|word| word.strip_prefix('[')) {
+        let Some((slot, _)) = word.split_once("->-").or_else(|| word.split_once("-<-")) else { continue };
         if !serves(slot.parse().expect("a slot")) {
+            delete_keys(node, slot).await;
             node.call(&["CLUSTER", "SETSLOT", slot, "STABLE"]).await;
         }
+    }
+}
+
+/// Of a slot that another node serves; only `ASKING` reaches them.
+async fn delete_keys(node: &Redis, slot: &str) {
+    let mut client = node.client().await;
+    for key in node.call(&["CLUSTER", "GETKEYSINSLOT", slot, "10000"]).await.texts() {
+        let _ = client.call(&["ASKING"]).await;
+        let _ = client.call(&["UNLINK", &key]).await;
     }
 }

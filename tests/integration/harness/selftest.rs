@@ -55,6 +55,25 @@ async fn a_cluster_moves_slots_and_fails_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_is_whole_where_a_node_comes_back_with_keys_of_a_slot_that_it_gave_away() {
+    let cluster = Cluster::start().await;
+    let key = "user:{live:7}:config";
+    cluster.call(key, &["SET", key, "old"]).await;
+    let from = cluster.master_of(key).await;
+    cluster.node(from).call(&["SAVE"]).await;
+    let to = cluster.masters().await.into_iter().find(|n| *n != from).unwrap();
+    cluster.move_slot(resp::slot_of(key), to).await;
+    cluster.call(key, &["SET", key, "new"]).await;
+    cluster.eventually_whole().await;
+    cluster.node(from).kill9();
+    cluster.node(from).start_again().await;
+    cluster.eventually_whole().await;
+    assert_eq!(cluster.get(key).await.as_deref(), Some("new"));
+    let slot = resp::slot_of(key).to_string();
+    assert_eq!(cluster.node(from).call(&["CLUSTER", "COUNTKEYSINSLOT", &slot]).await, Reply::Integer(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn postgres_offers_tls() {
     let postgres = Postgres::start(PostgresOptions { tls: true, ..PostgresOptions::default() }).await;
     assert_eq!(postgres.value("SHOW ssl").await.as_deref(), Some("on"));
