@@ -110,9 +110,7 @@ pub async fn run(config: Config, key_map: KeyMap, options: RunOptions, threads: 
         metrics,
         health,
     });
-    let start_load = Box::new(move |reached, published| {
-        beside.start(resync::load::load(reader.clone(), reached, published))
-    });
+    let start_load = Box::new(move |reached| beside.start(resync::load::load(reader.clone(), reached)));
     let supervisor = Supervisor::new(config, !options.snapshot, budget, start_load, stop);
     tokio::select! {
         ended = supervisor.run(pipeline) => ended,

@@ -17,6 +17,9 @@ pub struct Reached {
     /// The publication under which the load began, as its mark.
     #[serde(default)]
     pub published: String,
+    /// What tells a load from one that another instance has begun; empty: of an older version, or a resync.
+    #[serde(default)]
+    pub load: String,
 }
 
 impl Reached {
@@ -31,7 +34,7 @@ impl Reached {
     }
 }
 
-/// The record of a finished load, or of one that has reached nothing yet: the publication under which it began.
+/// The record of a finished load: the publication under which it began.
 pub fn record(published: &str) -> String {
     serde_json::json!({ "published": published }).to_string()
 }

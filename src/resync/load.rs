@@ -32,13 +32,13 @@ const RETRY_LIMIT: Duration = Duration::from_secs(5);
 /// Shortest time between two marks of progress.
 const MARK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Loads everything behind what a load before this one has reached, and marks it as finished last. `published` is
-/// the mark of the publication.
-pub async fn load(reader: Reader, progress: Option<String>, published: String) -> Result<()> {
-    let reached = progress.map_or_else(Reached::default, |text| Reached::from_text(&text));
+/// Loads everything behind what was reached, by this load or by one before that it goes on with, and marks it as
+/// finished last.
+pub async fn load(reader: Reader, reached: Reached) -> Result<()> {
     let running = reader.metrics.running.with_label_values(&["load"]);
     running.set(1);
-    let of = Reached { published: published.clone(), ..Reached::default() };
+    let published = reached.published.clone();
+    let of = Reached { up_to: None, ..reached.clone() };
     let pass = Pass { kind: Kind::Loaded, mark: LoadMark::Progress, what: "loading users", of };
     pass_over(&reader, pass, None, reached).await?;
     // In this order: a mark of progress beside that of a finished load says that another one has begun.

@@ -20,7 +20,7 @@ use crate::lsn::Lsn;
 pub const LEASE_TTL: Duration = Duration::from_secs(3);
 /// The slot of the default configuration, whose lease has the plain name.
 const DEFAULT_SLOT: &str = "lockstep";
-/// Bytes that tell apart two holders of a term whose number was forgotten and counted again.
+/// Bytes of a [`nonce`].
 const NONCE_BYTES: usize = 8;
 
 /// What is true of every node.
@@ -102,13 +102,7 @@ impl Sink {
     }
 
     async fn take_term(&mut self) -> Result<Bytes> {
-        let mut nonce = [0; NONCE_BYTES];
-        let nonce = match SystemRandom::new().fill(&mut nonce) {
-            Ok(()) => format!("{:016x}", u64::from_be_bytes(nonce)),
-            // Terms that were not forgotten are apart without it.
-            Err(_) => std::process::id().to_string(),
-        };
-        let reply = self.ask_lease(vec!["take".into(), nonce.into()]).await?;
+        let reply = self.ask_lease(vec!["take".into(), nonce().into()]).await?;
         let token = reply.text().cloned().unwrap_or_default();
         self.token = Some(token.clone());
         Ok(token)
@@ -123,6 +117,16 @@ impl Sink {
         let scripts = &self.lanes.open(&address).await?.scripts;
         let command = scripts.lease(term.into(), lease.into(), args);
         self.lanes.ask(&address, command).await
+    }
+}
+
+/// What tells apart what two instances have begun, each in a Redis that knew of nothing before.
+pub fn nonce() -> String {
+    let mut nonce = [0; NONCE_BYTES];
+    match SystemRandom::new().fill(&mut nonce) {
+        Ok(()) => format!("{:016x}", u64::from_be_bytes(nonce)),
+        // Of two processes of one machine it tells as well.
+        Err(_) => format!("{:016x}", std::process::id()),
     }
 }
 

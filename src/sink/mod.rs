@@ -77,7 +77,7 @@ pub use epochs::Epochs;
 pub use expect::{Expectation, Shape};
 pub use fence::Written;
 pub use keyspace::Walk;
-pub use lease::{Freshness, Renewed};
+pub use lease::{Freshness, Renewed, nonce};
 pub use look::{Finding, Look, told_where_to_look};
 pub use marks::LoadMark;
 pub use records::{NodeFacts, NodeRecord, Records};

@@ -26,8 +26,8 @@ use crate::health::StreamState;
 use crate::lsn::{Lsn, Xid64};
 use crate::pipeline::session::{Session, Signals};
 use crate::pipeline::{Identity, Pipeline};
-use crate::resync::cursor;
-use crate::sink::{Fencing, Flight, LoadMark};
+use crate::resync::cursor::{self, Reached};
+use crate::sink::{Fencing, Flight, LoadMark, nonce};
 use crate::wire::{self, Stream, Tripwire};
 use budget::Budget;
 use published::Carried;
@@ -39,7 +39,7 @@ const RECONNECT_FIRST: Duration = Duration::from_millis(100);
 const RECONNECT_LIMIT: Duration = Duration::from_secs(1);
 
 /// Starts a load; see [`crate::resync::load::load`].
-pub type StartLoad = Box<dyn Fn(Option<String>, String) -> JoinHandle<()> + Send + Sync>;
+pub type StartLoad = Box<dyn Fn(Reached) -> JoinHandle<()> + Send + Sync>;
 
 /// What keeps the stream running.
 pub struct Supervisor {
@@ -56,7 +56,7 @@ pub struct Supervisor {
     budget: Arc<Budget>,
     /// Where the slot stood, at most, when its stream failed for ever.
     stuck: Option<Lsn>,
-    /// Starts a load behind what an earlier one has reached, under the publication of this mark.
+    /// Starts a load behind what an earlier one has reached.
     start_load: StartLoad,
     /// Turns true when the program is to stop.
     stop: watch::Receiver<bool>,
@@ -84,7 +84,15 @@ struct Started {
 
 /// The load that this process runs, if it does.
 #[doc(hidden)]
-pub type Load = Option<JoinHandle<()>>;
+pub type Load = Option<Loading>;
+
+/// A load of this process.
+#[doc(hidden)]
+pub struct Loading {
+    /// What its marks name it.
+    name: String,
+    task: JoinHandle<()>,
+}
 
 impl Supervisor {
     /// One that has not streamed yet.
@@ -125,7 +133,7 @@ impl Supervisor {
             }
         };
         if let Some(load) = load {
-            load.abort();
+            load.task.abort();
         }
         ended
     }
@@ -275,26 +283,30 @@ impl Supervisor {
         (reason, progress): (LoadReason, Option<String>),
         server: &ServerSide,
     ) -> Result<()> {
-        let published = &server.published;
-        let running = load.as_ref().is_some_and(|load| !load.is_finished()) && is_continued(pipeline, server);
-        // Redis that has no mark of the running load was emptied since that began.
-        if running && reason == LoadReason::NeverLoaded && progress.is_some() {
+        let found = progress.filter(|_| reason == LoadReason::NeverLoaded);
+        let found = found.map(|text| Reached::from_text(&text));
+        let running = load.as_ref().filter(|load| !load.task.is_finished() && is_continued(pipeline, server));
+        // Redis that has no mark of the running load was emptied since that began; so was one that has another's, and an
+        // instance that knew of none has begun its own.
+        if running.zip(found.as_ref()).is_some_and(|(running, found)| running.name == found.load) {
             return Ok(());
         }
         abandon(load).await;
         pipeline.begin_load(reason.is_gap());
-        let reached = progress.filter(|_| reason == LoadReason::NeverLoaded);
+        let mut reached = found.unwrap_or_default();
+        reached.published.clone_from(&server.published);
+        if reached.load.is_empty() {
+            reached.load = nonce();
+        }
         let sink = pipeline.sink().await?;
         // In this order: stopped between the two, the next start begins again, and not behind an old mark.
-        let record = cursor::record(published);
-        let begins = reached.as_deref().unwrap_or(&record);
-        let marked = sink.write_mark(LoadMark::Progress, Some(begins)).await?
+        let marked = sink.write_mark(LoadMark::Progress, Some(&reached.to_text())).await?
             && sink.write_mark(LoadMark::Loaded, None).await?;
         if !marked {
             return Err(sink.uncompared());
         }
         tracing::info!(reason = reason.describe(), "loading all users");
-        *load = Some((self.start_load)(reached, published.to_owned()));
+        *load = Some(Loading { name: reached.load.clone(), task: (self.start_load)(reached) });
         Ok(())
     }
 
@@ -326,9 +338,9 @@ fn is_continued(pipeline: &Pipeline, server: &ServerSide) -> bool {
 /// Ends a load that is not wanted any more.
 async fn abandon(load: &mut Load) {
     if let Some(load) = load.take() {
-        load.abort();
+        load.task.abort();
         // Aborted or failed: either way it hands in nothing more.
-        let _ = load.await;
+        let _ = load.task.await;
     }
 }
 

@@ -143,8 +143,8 @@ impl Process {
         self.spawn(loader.clone().serve(questions));
         self.spawn(loader.clone().repair(repair_inbox));
         let (world, number) = (self.world.clone(), self.number);
-        let start_load = Box::new(move |reached, published| {
-            let load = loader.clone().load(reached, published);
+        let start_load = Box::new(move |reached| {
+            let load = loader.clone().load(reached);
             tokio::spawn(watched(world.clone(), number, load))
         });
         let (_stop, stopped) = watch::channel(false);

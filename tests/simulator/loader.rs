@@ -66,9 +66,9 @@ type Cursors = Arc<Mutex<(Cursor, Reached, Known)>>;
 
 impl Loader {
     /// All users, behind what was reached before; as `resync::load::load`.
-    pub async fn load(self, progress: Option<String>, published: String) -> Result<()> {
-        let reached = progress.map_or_else(Reached::default, |text| Reached::from_text(&text));
-        let of = Reached { published: published.clone(), ..Reached::default() };
+    pub async fn load(self, reached: Reached) -> Result<()> {
+        let published = reached.published.clone();
+        let of = Reached { up_to: None, ..reached.clone() };
         self.pass_over(Kind::Loaded, LoadMark::Progress, of, reached).await?;
         self.reader.keep(LoadMark::Progress, None).await?;
         self.reader.keep(LoadMark::Loaded, Some(cursor::record(&published))).await
