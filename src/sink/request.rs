@@ -154,11 +154,13 @@ impl Request {
                 self.values.item().text(balance);
             }
         }
+        // What is not sent with a change is as it was, and nobody would write it again if it went.
+        let spares = frame.releases && !plan.whole && plan.doubt.is_none();
         for step in todo() {
             if step.key().is_some_and(|key| self.keys.iter().skip(first_key).any(|other| other == key)) {
                 self.steps.item().list(1).text(b"U");
             }
-            self.step(step, derived);
+            self.step(step, derived, spares);
         }
         let events = self.event(&plan.event);
         let number = self.layout(flags(plan), self.keys.len() - first_key, events);
@@ -224,7 +226,8 @@ impl Request {
         }
     }
 
-    fn step(&mut self, step: &Step, derived: &[Bytes]) {
+    /// `spares`: a hash is one that fields are only added to, whatever the step says.
+    fn step(&mut self, step: &Step, derived: &[Bytes], spares: bool) {
         let (steps, values) = (&mut self.steps, &mut self.values);
         let guard = *step.guard();
         if guard != Guard::ALWAYS {
@@ -235,7 +238,7 @@ impl Request {
         match step {
             Step::Hash { key, set, remove, if_exists, .. } => {
                 self.keys.push(key.clone());
-                let item = steps.item().list(3).text(if *if_exists { b"E" } else { b"H" });
+                let item = steps.item().list(3).text(if *if_exists || spares { b"E" } else { b"H" });
                 item.list(set.len() * 2);
                 for (field, value) in set.iter() {
                     // The empty text is where the script puts the value.

@@ -85,6 +85,27 @@ async fn out_of_memory_a_completed_row_takes_nothing_but_its_own_fields() {
     assert_eq!((config["last_transaction_id"].as_str(), config["balance"].as_str()), ("S2", "1000"));
 }
 
+/// Out of line, and so not sent with a change of anything else.
+#[tokio::test(flavor = "multi_thread")]
+async fn out_of_memory_a_change_takes_no_value_that_it_does_not_send() {
+    let world = world_with_users(Setup::on(On::Single)).await;
+    world.sql("ALTER TABLE users ALTER COLUMN email SET STORAGE EXTERNAL").await;
+    world.sql("UPDATE users SET email = repeat('x', 3000) WHERE id = 7").await;
+    world.eventually_equal().await;
+    let subscriber = world.subscriber().await;
+    world.store.call("", &["CONFIG", "SET", "maxmemory", "1"]).await;
+    world.sql("UPDATE users SET wallet_balance = 1250 WHERE id = 7").await;
+    eventually("the stale balance is gone", async || {
+        let config = world.store.hash("user:{live:7}:config").await;
+        (!config.contains_key("balance") && config.contains_key("email")).then_some(())
+    })
+    .await;
+    assert!(!world.store.exists("user_balance:live:7").await);
+    world.store.call("", &["CONFIG", "SET", "maxmemory", "0"]).await;
+    is_whole_again(&world, &subscriber).await;
+    assert_eq!(world.store.hash("user:{live:7}:config").await["balance"], "1250");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_that_became_a_replica_is_waited_for() {
     let world = world_with_users(Setup::on(On::Single)).await;
