@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::layout::Read;
 use super::{Completed, Doubt, Event, Field, Kind, Output, User, Value};
+use crate::config::Shard;
 use crate::lsn::Position;
 use crate::txn::CommitInfo;
 
@@ -17,6 +18,8 @@ pub(super) struct Window {
     drafts: Vec<Draft>,
     /// Filled from the ninth user on.
     index: HashMap<User, usize>,
+    /// Whose rows count.
+    shard: Shard,
 }
 
 /// What is known of one user so far.
@@ -49,6 +52,11 @@ struct State {
 }
 
 impl Window {
+    /// One that takes the rows of this part of the users, and passes over all others.
+    pub(super) fn of(shard: Shard) -> Window {
+        Window { shard, ..Window::default() }
+    }
+
     /// Applies a row of a users table at `ordinal` to the user's draft.
     pub(super) fn touch(&mut self, user: &User, ordinal: u32, apply: impl FnOnce(&mut Draft)) {
         self.draft(user, ordinal, |draft| {
@@ -63,6 +71,9 @@ impl Window {
     }
 
     fn draft(&mut self, user: &User, ordinal: u32, apply: impl FnOnce(&mut Draft)) {
+        if !self.shard.holds(&user.id) {
+            return;
+        }
         let found = if self.drafts.len() <= SCANNED_USERS {
             self.drafts.iter().position(|draft| draft.user == *user)
         } else {

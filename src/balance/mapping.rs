@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::event::{Event, Kind, Output, Refusal, Refused, Truncated};
 use super::join::{Draft, Window};
 use super::layout::{Layout, MappingGap, Rows};
-use crate::config::{TableSpec, UserType};
+use crate::config::{Shard, TableSpec, UserType};
 use crate::lsn::Position;
 use crate::pgoutput::{Datum, OldTuple, Relation, Tuple};
 use crate::txn::{Change, CommitInfo, Row, Transaction};
@@ -46,7 +46,7 @@ impl Mapping {
             relations: Vec::new(),
             constant_types: users().filter_map(constant).collect(),
             all_constant: users().all(|spec| constant(spec).is_some()),
-            window: Window::default(),
+            window: Window::of(Shard::of(specs)),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::config::{TableKind, TableSpec, UserType};
+use crate::config::{Shard, TableKind, TableSpec, UserType};
 use crate::lsn::{Lsn, Xid64};
 use crate::pgoutput::{Column, Datum, OldTuple, PgTime, Relation, ReplicaIdentity, Tuple};
 use crate::txn::{Change, CommitInfo, Row, Transaction};
@@ -53,6 +53,7 @@ fn specs(user_type: UserType) -> Vec<TableSpec> {
         kind,
         user_type,
         columns: None,
+        shard: Shard::WHOLE,
     };
     let column = UserType::Column("user_type".into());
     vec![spec("users", users, user_type), spec("user_transactions", paid, column)]
@@ -193,6 +194,28 @@ fn a_changed_id_or_type_deletes_the_old_user_first() {
     let told = told(&mut mapping(), vec![(&u, hostile)]);
     assert_eq!(told[0], "live:7 Deleted @1");
     assert!(told[1].contains("the user type is empty, too long or holds"));
+}
+
+#[test]
+fn rows_of_users_whom_another_shard_follows_are_passed_over() {
+    let (u, t) = (users(), transactions());
+    let mut specs = specs(UserType::Column("user_type".into()));
+    specs.iter_mut().for_each(|spec| spec.shard = Shard::new(1, 2).unwrap());
+    let mut m = Mapping::new(&specs);
+    let rows = vec![
+        (&u, insert(&["7", "live", "1", "~", "~"])),
+        (&u, insert(&["8", "live", "1", "~", "~"])),
+        (&t, insert(&["8", "live", "deposit", "5", "completed", "n"])),
+        (&t, insert(&["9", "live", "deposit", "5", "completed", "n"])),
+    ];
+    assert_eq!(
+        told(&mut m, rows),
+        ["live:7 Created @1 wallet_balance=1 email=~", "live:9 Completed @4 paid:5"]
+    );
+    let moved = rekey(&["7", "live", "~", "~", "~"], &["8", "live", "1", "~", "~"]);
+    assert_eq!(told(&mut m, vec![(&u, moved)]), ["live:7 Deleted @1"], "it is the other's from here on");
+    let moved = rekey(&["8", "live", "~", "~", "~"], &["9", "live", "1", "~", "~"]);
+    assert_eq!(told(&mut m, vec![(&u, moved)]), ["live:9 Created @1 wallet_balance=1 email=~"]);
 }
 
 #[test]

@@ -31,6 +31,19 @@ pub struct Published {
     pub row_filter: Option<String>,
 }
 
+impl Published {
+    /// Whether its rows are those of this filter; the server writes casts and parentheses of its own into one.
+    pub fn has_filter(&self, wanted: Option<&str>) -> bool {
+        fn bare(filter: &str) -> String {
+            let filter = ["bigint", "integer", "smallint"]
+                .iter()
+                .fold(filter.to_owned(), |filter, of| filter.replace(&format!("::{of}"), ""));
+            filter.replace(['(', ')', ' ', '"'], "")
+        }
+        self.row_filter.as_deref().map(bare) == wanted.map(bare)
+    }
+}
+
 impl Publication {
     /// Reads a publication; `None` when there is none of that name.
     pub async fn read(client: &Client, name: &str, server: &Server) -> Result<Option<Publication>> {
@@ -70,5 +83,27 @@ impl Publication {
     /// The published table of that name.
     pub fn table(&self, schema: &str, name: &str) -> Option<&Published> {
         self.tables.iter().find(|table| table.schema == schema && table.name == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_is_known_as_the_server_prints_it() {
+        let with = |filter: Option<&str>| Published {
+            schema: "public".into(),
+            name: "users".into(),
+            columns: None,
+            row_filter: filter.map(str::to_owned),
+        };
+        let wanted = Some("(((\"id\" % 2) + 2) % 2) = 1");
+        assert!(with(Some("((((id % (2)::bigint) + 2) % (2)::bigint) = 1)")).has_filter(wanted));
+        assert!(with(Some("((((id % 2) + 2) % 2) = 1)")).has_filter(wanted));
+        assert!(
+            !with(Some("((((id % 2) + 2) % 2) = 0)")).has_filter(wanted) && !with(None).has_filter(wanted)
+        );
+        assert!(with(None).has_filter(None) && !with(Some("(id > 1)")).has_filter(None));
     }
 }

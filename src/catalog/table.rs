@@ -51,6 +51,8 @@ pub struct Column {
     pub type_name: String,
     /// Whether the type is an enum.
     pub is_enum: bool,
+    /// Whether it is of a domain over that type.
+    pub is_domain: bool,
     /// Whether NULL is excluded.
     pub not_null: bool,
     /// Whether it is generated: such columns are not replicated.
@@ -189,7 +191,7 @@ async fn lists(client: &Client, oid: u32) -> Result<Vec<ColumnList>, tokio_postg
 async fn columns(client: &Client, oid: u32) -> Result<Vec<Column>, tokio_postgres::Error> {
     const SQL: &str = "
         SELECT a.attname::text, format_type(b.oid, NULL), b.typtype = 'e', a.attnotnull,
-               a.attgenerated <> '', has_column_privilege(a.attrelid, a.attnum, 'SELECT')
+               a.attgenerated <> '', has_column_privilege(a.attrelid, a.attnum, 'SELECT'), b.oid <> a.atttypid
         FROM pg_attribute a
         CROSS JOIN LATERAL (
             WITH RECURSIVE below AS (
@@ -209,6 +211,7 @@ async fn columns(client: &Client, oid: u32) -> Result<Vec<Column>, tokio_postgre
             not_null: row.get(3),
             generated: row.get(4),
             readable: row.get(5),
+            is_domain: row.get(6),
         })
         .collect())
 }

@@ -12,6 +12,7 @@ mod read_tables;
 pub mod redis;
 pub mod secret;
 mod section;
+mod shard;
 mod show;
 pub mod size;
 pub mod tables;
@@ -25,6 +26,7 @@ pub use mistake::ConfigErrors;
 pub use postgres::{Endpoint, Postgres, TlsMode};
 pub use redis::Redis;
 pub use secret::Secret;
+pub use shard::Shard;
 pub use tables::{TableKind, TableSpec, UserType};
 
 use std::time::Duration;

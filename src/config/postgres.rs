@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Secret;
+use super::{Secret, Shard};
 
 pub use environment::Lookup;
 
@@ -53,6 +53,8 @@ pub struct Postgres {
     pub slot: String,
     /// Name of the publication.
     pub publication: String,
+    /// Which of the users are followed.
+    pub shard: Shard,
     /// WAL that the slot may retain, in bytes; above it the position is given up.
     pub retained_wal_max: u64,
 }

@@ -10,6 +10,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::mistake::{ConfigErrors, Mistakes};
 use super::section::{Context, Found, Section, Source};
+use super::shard::{SHARDS_BOUNDS, Shard};
 use super::{
     Config, Durability, KeyMapSpec, Load, Log, LogFormat, Postgres, Redis, Stream, TableSpec, audit, http,
     keys, postgres, read_tables, redis,
@@ -121,10 +122,13 @@ fn read_all<K>(
     let load = read_load(root.section("load"));
     let audit = audit::read(root.section("audit"));
     let before_tables = context.mistakes.count();
-    let tables = match root.sections("tables") {
+    let mut tables = match root.sections("tables") {
         Some(sections) => read_tables::read(sections, context.mistakes),
         None => TableSpec::defaults(),
     };
+    if let Some(postgres) = &postgres {
+        tables.iter_mut().for_each(|table| table.shard = postgres.shard);
+    }
     let sound_tables = context.mistakes.count() == before_tables;
     let (Found { value: key_map, place }, key_map_toml) = read_keys(context, root)?;
     // Against tables that are not understood, every column of the map would look like a mistake.
@@ -156,6 +160,8 @@ fn read_postgres(
     let url = section.text_or_env("url", "LOCKSTEP_POSTGRES_URL");
     let slot = section.text_or_env("slot", "LOCKSTEP_SLOT");
     let publication = section.text_or_env("publication", "LOCKSTEP_PUBLICATION");
+    let shards = section.count_or_env("shards", "LOCKSTEP_SHARDS", SHARDS_BOUNDS);
+    let shard = section.count_or_env("shard", "LOCKSTEP_SHARD", 0..=SHARDS_BOUNDS.end() - 1);
     let retained_wal_max = section.size_or_env(
         "retained_wal_max",
         "LOCKSTEP_RETAINED_WAL_MAX",
@@ -167,13 +173,19 @@ fn read_postgres(
         let found = found?;
         check(&found.value).map_err(|mistake| context.mistakes.add(&found.place, mistake, "")).ok()
     };
-    let slot = checked(slot, postgres::slot_name);
-    let publication = checked(publication, postgres::publication_name);
+    let shard = read_shard(context, shards, shard);
+    let of_shard = |found: Option<Found<String>>| {
+        let found = found.unwrap_or(Found { value: postgres::DEFAULT_NAME.to_owned(), place: String::new() });
+        Some(Found { value: shard.name(&found.value), place: found.place })
+    };
+    let slot = checked(of_shard(slot), postgres::slot_name);
+    let publication = checked(of_shard(publication), postgres::publication_name);
     match Postgres::read(url.as_ref().map(|url| url.value.as_str()), context.env) {
         Ok((mut postgres, odd)) => {
             warnings.extend(odd);
             postgres.slot = slot.unwrap_or(postgres.slot);
             postgres.publication = publication.unwrap_or(postgres.publication);
+            postgres.shard = shard;
             postgres.retained_wal_max = retained_wal_max;
             Some(postgres)
         }
@@ -183,6 +195,22 @@ fn read_postgres(
             None
         }
     }
+}
+
+/// Which part of the users is followed.
+fn read_shard(context: &Context<'_>, shards: Option<usize>, shard: Option<usize>) -> Shard {
+    let shards = shards.unwrap_or(1);
+    let fact = match shard {
+        None if shards > 1 => format!("postgres.shards = {shards}, and no postgres.shard says which of them"),
+        shard => match Shard::new(shard.unwrap_or(0), shards) {
+            Some(shard) => return shard,
+            None => format!("postgres.shard = {} is none of {shards}", shard.unwrap_or(0)),
+        },
+    };
+    let cure =
+        format!("give each process another postgres.shard or LOCKSTEP_SHARD, from 0 to {}", shards - 1);
+    context.mistakes.add("", fact, cure);
+    Shard::WHOLE
 }
 
 fn read_redis(context: &Context<'_>, mut section: Section<'_>, warnings: &mut Vec<String>) -> Option<Redis> {

@@ -1,5 +1,6 @@
 //! `[[tables]]` of the file -> [`TableSpec`]s.
 
+use super::Shard;
 use super::mistake::Mistakes;
 use super::section::{Found, Section};
 use super::tables::{MAX_NAME_BYTES, TableKind, TableSpec, UserType, is_sound_type, parse_table_name};
@@ -48,7 +49,7 @@ fn read_one(section: &mut Section<'_>, place: &str, mistakes: &Mistakes) -> Opti
     let user_type = read_user_type(section, kind.as_ref(), place, mistakes);
     let columns = section.texts("columns", false).map(|found| found.value);
     let (schema, name) = name?;
-    Some(TableSpec { schema, name, kind: kind?, user_type: user_type?, columns })
+    Some(TableSpec { schema, name, kind: kind?, user_type: user_type?, columns, shard: Shard::WHOLE })
 }
 
 fn read_kind(section: &mut Section<'_>, place: &str, mistakes: &Mistakes) -> Option<TableKind> {

@@ -102,6 +102,28 @@ fn the_margin_is_no_reason_to_give_the_position_up() {
 }
 
 #[test]
+fn each_shard_has_a_slot_and_a_publication_of_its_own() {
+    let text = "[postgres]\nshards = 2\nslot = \"a\"";
+    let config = read_with(text, &[("LOCKSTEP_SHARD", "1")]).unwrap();
+    let shard = Shard::new(1, 2).unwrap();
+    assert_eq!((config.postgres.slot.as_str(), config.postgres.shard), ("a_1of2", shard));
+    assert_eq!(config.postgres.publication, "lockstep_1of2");
+    assert!(config.tables.iter().all(|table| table.shard == shard));
+    let again = read(&config.to_toml()).unwrap();
+    assert_eq!((again.postgres.slot, again.postgres.shard), (config.postgres.slot, shard));
+}
+
+#[test]
+fn a_shard_that_is_not_there_or_not_named_is_a_mistake() {
+    assert_mistakes("[postgres]\nshards = 2", &["postgres.shards = 2, and no postgres.shard says which"]);
+    assert_mistakes("[postgres]\nshards = 2\nshard = 2", &["postgres.shard = 2 is none of 2"]);
+    assert_mistakes("[postgres]\nshard = 1", &["postgres.shard = 1 is none of 1"]);
+    assert_mistakes("[postgres]\nshards = 17\nshard = 0", &["shards = 17 is out of bounds"]);
+    let long = format!("[postgres]\nshards = 2\nshard = 0\nslot = \"{}\"", "x".repeat(60));
+    assert_mistakes(&long, &["is no slot name"]);
+}
+
+#[test]
 fn an_empty_variable_is_an_unset_one() {
     assert_eq!(read_with("", &[("LOCKSTEP_SLOT", "")]).unwrap().postgres.slot, "lockstep");
 }

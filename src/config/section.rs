@@ -193,6 +193,24 @@ impl<'c> Section<'c> {
         }
     }
 
+    /// A whole number within bounds, which an environment variable overrides; `None` where neither gives one.
+    pub fn count_or_env(
+        &mut self,
+        key: &'static str,
+        variable: &str,
+        bounds: RangeInclusive<usize>,
+    ) -> Option<usize> {
+        let is_there = self.has(key);
+        let in_file = Some(self.count(key, *bounds.start(), bounds.clone())).filter(|_| is_there);
+        let Some(Found { value: text, place }) = self.context.env(variable) else { return in_file };
+        let given = text.parse().ok().filter(|count| bounds.contains(count));
+        if given.is_none() {
+            let cure = format!("give a number from {} to {}", bounds.start(), bounds.end());
+            self.context.mistakes.add(&place, format!("{key} = {text:?} is out of bounds"), cure);
+        }
+        given
+    }
+
     /// A length of time within bounds, as text with its unit.
     pub fn duration(
         &mut self,

@@ -11,8 +11,11 @@ impl Config {
         let mut out = Toml::default();
         out.title("[postgres]");
         out.text("url", &conninfo(&self.postgres));
-        out.text("slot", &self.postgres.slot);
-        out.text("publication", &self.postgres.publication);
+        let shard = self.postgres.shard;
+        out.text("slot", shard.of_all(&self.postgres.slot));
+        out.text("publication", shard.of_all(&self.postgres.publication));
+        out.value("shards", shard.count().to_string());
+        out.value("shard", shard.index().to_string());
         out.text("retained_wal_max", &size::show(self.postgres.retained_wal_max));
         out.title("[redis]");
         out.value("url", redis_urls(&self.redis));

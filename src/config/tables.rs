@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::Shard;
+
 /// Columns of a users table that are followed where they exist, unless `columns` says otherwise (CONTRACT
 /// section 2).
 pub const SECTION_2_COLUMNS: [&str; 22] = [
@@ -65,6 +67,8 @@ pub struct TableSpec {
     pub user_type: UserType,
     /// Columns to follow; `None`: every CONTRACT section 2 column that exists.
     pub columns: Option<Vec<String>>,
+    /// Which of the users are followed; the same for every table.
+    pub shard: Shard,
 }
 
 /// What the rows of a table are.
@@ -102,6 +106,7 @@ impl TableSpec {
             kind,
             user_type: UserType::Column("user_type".into()),
             columns: None,
+            shard: Shard::WHOLE,
         };
         vec![
             table(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Inspector, NoAnswer};
 use crate::balance::user::{is_sound_id, is_sound_type};
 use crate::balance::{Event, Kind, User};
-use crate::config::{TableSpec, UserType};
+use crate::config::{Shard, TableSpec, UserType};
 use crate::error::Result;
 use crate::keyplan::KeyPlan;
 use crate::lsn::Lsn;
@@ -86,9 +86,18 @@ fn check(tables: &[TableSpec], user_type: &str, id: &str) -> Result<(), String> 
             ));
         }
     }
-    match is_sound_id(id) {
+    if !is_sound_id(id) {
+        return Err("userId is empty, too long, or holds a brace or a control character".to_owned());
+    }
+    let shard = Shard::of(tables);
+    match shard.holds(id) {
         true => Ok(()),
-        false => Err("userId is empty, too long, or holds a brace or a control character".to_owned()),
+        false => Err(format!(
+            "userId is followed by shard {} of {}, and this is shard {}: ask that one",
+            shard.whose(id),
+            shard.count(),
+            shard.index()
+        )),
     }
 }
 
@@ -186,6 +195,15 @@ mod tests {
             let told = check(&tables, wrong, "7").unwrap_err();
             assert!(told.starts_with("userType is empty, longer than 64 bytes"), "{told}");
         }
+    }
+
+    #[test]
+    fn of_a_user_of_another_shard_that_one_is_asked() {
+        let shard = Shard::new(1, 3).unwrap();
+        let tables = [TableSpec { shard, ..TableSpec::defaults()[0].clone() }];
+        assert_eq!(check(&tables, "live", "7"), Ok(()));
+        let told = check(&tables, "live", "8").unwrap_err();
+        assert_eq!(told, "userId is followed by shard 2 of 3, and this is shard 1: ask that one");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::EventJson;
 use super::template::{Scope, Shown, Source, write_json_text};
 use crate::balance::{Event, Kind, Reread};
+use crate::config::Shard;
 use crate::config::keys::On;
 use crate::config::tables::{TOLD_TRANSACTION_COLUMNS, TRANSACTION_COLUMNS};
 
@@ -88,9 +89,9 @@ fn write_tail(scope: &Scope<'_>, fields: &Fields, out: &mut Vec<u8>) {
     };
     let id = format_args!("{:016x}-{:08x}-{letter}", position.commit_lsn.0, position.ordinal);
     print(out, format_args!(",\"source\":\"cdc\",\"event_id\":\"{id}"));
-    if letter != 'u' {
-        // The users of a truncated table share its position, rows that were read the stream's: the user tells
-        // them apart.
+    if letter != 'u' || scope.shard != Shard::WHOLE {
+        // The users of a truncated table share its position, rows that were read the stream's, and each shard counts the
+        // rows that it was sent: the user tells them apart.
         let mut user = Vec::new();
         write_json_text(&format!("-{}:{}", event.user.user_type, event.user.id), &mut user);
         out.extend_from_slice(user.get(1..user.len().saturating_sub(1)).unwrap_or_default());

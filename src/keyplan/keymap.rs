@@ -8,7 +8,7 @@ use super::payload::Payload;
 use super::template::{Source, Template};
 use crate::config::keys::{ActionSpec, Columns, KeyMapSpec, On, StepSpec, Test};
 use crate::config::tables::{SECTION_2_COLUMNS, TRANSACTION_COLUMNS};
-use crate::config::{TableKind, TableSpec};
+use crate::config::{Shard, TableKind, TableSpec};
 use crate::error::Fault;
 
 /// Columns whose last written values a fence remembers: the bits of a [`Guard`](super::Guard).
@@ -22,6 +22,8 @@ pub struct KeyMap {
     pub(super) templates: Vec<KeyTemplate>,
     /// The balance, then the columns of `when_changed`.
     pub(super) watched: Vec<Arc<str>>,
+    /// Whose keys they are: those of others count as another program's.
+    pub(super) shard: Shard,
 }
 
 /// One compiled step.
@@ -110,9 +112,11 @@ impl KeyMap {
         &self.templates
     }
 
-    /// The type and the id of whose key it is, by the first template that it fits.
+    /// The type and the id of whose key it is, by the first template that it fits; `None` where that is nobody who is
+    /// followed.
     pub fn parse_key<'k>(&self, key: &'k str) -> Option<(&'k str, &'k str)> {
-        self.templates.iter().find_map(|template| template.parse_key(key))
+        let whose = self.templates.iter().find_map(|template| template.parse_key(key));
+        whose.filter(|(_, id)| self.shard.holds(id))
     }
 
     /// Whether some step writes the key of this template, and does not only delete it.
@@ -159,7 +163,12 @@ impl Compiler {
                 None => columns.extend(SECTION_2_COLUMNS.map(str::to_owned)),
             }
         }
-        let map = KeyMap { steps: Vec::new(), templates: Vec::new(), watched: vec!["balance".into()] };
+        let map = KeyMap {
+            steps: Vec::new(),
+            templates: Vec::new(),
+            watched: vec!["balance".into()],
+            shard: Shard::of(tables),
+        };
         Compiler { number: 0, map, uses: Vec::new(), columns, balance_columns, mistakes: Vec::new() }
     }
 

@@ -25,11 +25,12 @@ pub enum Fate {
 }
 
 impl KeyMap {
-    /// Whose key it is, by the first template that it fits, and what becomes of it.
+    /// Whose key it is, by the first template that it fits, and what becomes of it; `None` where that is nobody who is
+    /// followed.
     pub fn whose<'k>(&self, key: &'k str) -> Option<(&'k str, &'k str, Fate)> {
         let fits = |(at, template): (usize, &KeyTemplate)| Some((at, template.parse_key(key)?));
         let (at, (user_type, id)) = self.templates.iter().enumerate().find_map(fits)?;
-        Some((user_type, id, self.fate(at)))
+        self.shard.holds(id).then(|| (user_type, id, self.fate(at)))
     }
 
     /// The first template that a key fits, as it was written.
@@ -87,7 +88,7 @@ impl KeyMap {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::{KeyMapSpec, TableSpec};
+    use crate::config::{KeyMapSpec, Shard, TableSpec};
 
     use super::*;
 
@@ -107,6 +108,18 @@ mod tests {
         assert_eq!(map.whose("lockstep:fence:{live:7}"), None);
         assert_eq!(map.whose("user:{live:7}:session"), None);
         assert_eq!(map.template_of("user_balance:live:7"), Some("user_balance:$type:$id"));
+    }
+
+    #[test]
+    fn keys_of_users_whom_another_shard_follows_are_nobodys() {
+        let spec = KeyMapSpec::from_toml(crate::config::keys::BUILT_IN).unwrap();
+        let shard = Shard::new(1, 2).unwrap();
+        let tables: Vec<_> =
+            TableSpec::defaults().into_iter().map(|table| TableSpec { shard, ..table }).collect();
+        let map = KeyMap::compile(&spec, &tables).unwrap();
+        assert_eq!(map.whose("user_balance:live:7"), Some(("live", "7", Fate::Expires)));
+        assert_eq!(map.parse_key("user_balance:live:7"), Some(("live", "7")));
+        assert_eq!((map.whose("user_balance:live:8"), map.parse_key("user_balance:live:8")), (None, None));
     }
 
     #[test]

@@ -48,7 +48,7 @@ impl KeyMap {
             _ => None,
         };
         let time = time.as_deref().or_else(updated_at);
-        let scope = Scope { event, time, transaction: event.completed.last() };
+        let scope = Scope { event, time, transaction: event.completed.last(), shard: self.shard };
         let mut planner = Planner {
             map: self,
             scope,

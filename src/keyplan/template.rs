@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::balance::amount::fits_double;
 use crate::balance::{Completed, Event, Value};
+use crate::config::Shard;
 
 /// Where a placeholder's value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +55,7 @@ pub(super) struct Scope<'a> {
     pub(super) event: &'a Event,
     pub(super) time: Option<&'a str>,
     pub(super) transaction: Option<&'a Completed>,
+    pub(super) shard: Shard,
 }
 
 impl Source {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::balance::{Amount, Completed, Event, Field, Kind, Reread, Value};
 use crate::config::keys::{BUILT_IN, KeyMapSpec};
-use crate::config::{TableKind, TableSpec, UserType};
+use crate::config::{Shard, TableKind, TableSpec, UserType};
 use crate::lsn::Lsn;
 use crate::pgoutput::PgTime;
 use crate::txn::CommitInfo;
@@ -15,7 +15,14 @@ const EXAMPLE: &str = include_str!("../../deploy/example-keymap.toml");
 fn tables() -> Vec<TableSpec> {
     let kind = TableKind::Users { id_column: "id".into(), balance_column: "wallet_balance".into() };
     let user_type = UserType::Column("user_type".into());
-    vec![TableSpec { schema: "public".into(), name: "users".into(), kind, user_type, columns: None }]
+    vec![TableSpec {
+        schema: "public".into(),
+        name: "users".into(),
+        kind,
+        user_type,
+        columns: None,
+        shard: Shard::WHOLE,
+    }]
 }
 
 fn map(text: &str) -> KeyMap {

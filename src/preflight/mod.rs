@@ -15,7 +15,7 @@ use std::fmt;
 use serde::Serialize;
 
 pub use completed::completed_identity;
-pub use publication::without_lists;
+pub use publication::{row_filter, without_lists};
 pub use slot::foreign as foreign_slot;
 
 use crate::catalog::{Catalog, Table};

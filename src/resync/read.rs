@@ -98,10 +98,11 @@ pub async fn flush(client: &Client) -> Result<()> {
 /// The id `rows` further than `after` in id order; `None` when fewer are left.
 pub async fn hop(client: &Client, table: &Table, after: Option<&str>, rows: usize) -> Result<Option<String>> {
     let id = escape_identifier(&table.id_column);
-    let beyond = after.map_or_else(String::new, |after| format!("WHERE {id} > {}", escape_literal(after)));
+    let which = Which::Range { after: after.map(str::to_owned), up_to: None };
     let statement = format!(
-        "SELECT {id} FROM {} {beyond} ORDER BY {id} OFFSET {} LIMIT 1",
+        "SELECT {id} FROM {} WHERE {} ORDER BY {id} OFFSET {} LIMIT 1",
         table.qualified,
+        condition(table, &which),
         rows.saturating_sub(1)
     );
     let messages = client.simple_query(&statement).await.map_err(|error| passing("reading users", &error))?;
@@ -115,7 +116,7 @@ fn condition(table: &Table, which: &Which) -> String {
         Which::Range { after, up_to } => {
             let after = after.as_ref().map(|after| format!("{id} > {}", escape_literal(after)));
             let up_to = up_to.as_ref().map(|up_to| format!("{id} <= {}", escape_literal(up_to)));
-            let bounds: Vec<String> = after.into_iter().chain(up_to).collect();
+            let bounds: Vec<String> = after.into_iter().chain(up_to).chain(table.condition()).collect();
             if bounds.is_empty() { "true".to_owned() } else { bounds.join(" AND ") }
         }
         Which::Ids(ids) => {

@@ -28,9 +28,18 @@ pub struct Table {
 }
 
 impl Table {
-    /// Whether the id column can hold this id; to ask for one that it cannot is an error of the whole statement.
+    /// Whether the id column can hold this id, and whoever has it is followed; to ask for one that it cannot hold is an
+    /// error of the whole statement.
     pub fn can_hold(&self, id: &str) -> bool {
-        is_value_of(self.id_type(), id)
+        self.spec.shard.holds(id) && is_value_of(self.id_type(), id)
+    }
+
+    /// In SQL, who is followed; `None` where that is everybody, or cannot be said of ids of this type.
+    pub fn condition(&self) -> Option<String> {
+        match self.id_type() {
+            20 | 21 | 23 => self.spec.shard.condition(&escape_identifier(&self.id_column)),
+            _ => None,
+        }
     }
 
     /// Whether ids are integers.
@@ -105,7 +114,7 @@ pub async fn describe(client: &Client, spec: &TableSpec) -> Result<Table> {
         select_list: select_list.join(", "),
         id_column: id_column.clone(),
         relation: Arc::new(relation),
-        expected_rows: u64::try_from(row.get::<_, i64>(1)).unwrap_or(0),
+        expected_rows: u64::try_from(row.get::<_, i64>(1)).unwrap_or(0) / u64::from(spec.shard.count()),
         spec: spec.clone(),
     })
 }

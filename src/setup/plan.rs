@@ -32,7 +32,9 @@ pub async fn plan(
         let (step, identity) = identity::plan(spec, table)?;
         steps.push(step);
         let lists = catalog.server.has_column_lists() && table.identity != Identity::Full;
-        wanted.push(Wanted { spec, columns: lists.then(|| columns(spec, table, &identity)) });
+        let identity: Vec<&str> = identity.iter().map(String::as_str).collect();
+        let filter = preflight::row_filter(spec, table, &catalog.server, &identity);
+        wanted.push(Wanted { spec, columns: lists.then(|| columns(spec, table, &identity)), filter });
     }
     if let Some(new_role) = new_role {
         steps.extend(role::plan(client, catalog, config, new_role).await?);
@@ -43,9 +45,9 @@ pub async fn plan(
 }
 
 /// The columns of a table's list: what is followed, and what identifies the row, or updates would fail.
-fn columns<'a>(spec: &TableSpec, table: &'a Table, identity: &[String]) -> Vec<&'a str> {
+fn columns<'a>(spec: &TableSpec, table: &'a Table, identity: &[&str]) -> Vec<&'a str> {
     let followed = spec.followed(table.replicated());
-    table.replicated().filter(|name| followed.contains(name) || identity.iter().any(|i| i == name)).collect()
+    table.replicated().filter(|name| followed.contains(name) || identity.contains(name)).collect()
 }
 
 fn slot(catalog: &Catalog, config: &Config) -> Result<Step> {

@@ -7,10 +7,11 @@ use crate::catalog::{Catalog, Publication};
 use crate::config::{Config, TableSpec};
 use crate::error::{Error, Result};
 
-/// One table as it is to be published; `columns` is `None` where there can be no list.
+/// One table as it is to be published; `columns` is `None` where there can be no list, `filter` where all rows are.
 pub(super) struct Wanted<'a> {
     pub spec: &'a TableSpec,
     pub columns: Option<Vec<&'a str>>,
+    pub filter: Option<String>,
 }
 
 /// What is left to do.
@@ -38,10 +39,9 @@ pub(super) fn plan(catalog: &Catalog, config: &Config, wanted: &[Wanted<'_>]) ->
 
 fn clause(table: &Wanted<'_>) -> String {
     let name = qualified(&table.spec.schema, &table.spec.name);
-    match &table.columns {
-        Some(columns) => format!("{name} ({})", idents(columns.iter().copied())),
-        None => name,
-    }
+    let columns = table.columns.as_ref().map(|columns| format!(" ({})", idents(columns.iter().copied())));
+    let filter = table.filter.as_ref().map(|filter| format!(" WHERE ({filter})"));
+    name + &columns.unwrap_or_default() + &filter.unwrap_or_default()
 }
 
 fn is_as_wanted(publication: &Publication, wanted: &[Wanted<'_>]) -> bool {
@@ -58,7 +58,7 @@ fn is_as_wanted(publication: &Publication, wanted: &[Wanted<'_>]) -> bool {
         && publication.tables.len() == wanted.len()
         && wanted.iter().all(|table| {
             publication.table(&table.spec.schema, &table.spec.name).is_some_and(|published| {
-                published.row_filter.is_none()
+                published.has_filter(table.filter.as_deref())
                     && same_columns(published.columns.as_ref(), table.columns.as_ref())
             })
         })

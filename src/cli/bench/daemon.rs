@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::backlog::Backlog;
 use super::usage;
 use super::world::{PATIENCE, World, holds};
-use crate::cli::throwaway::lockstep::{Lockstep, Measured};
+use crate::cli::throwaway::lockstep::{Installed, Lockstep, Measured};
 use crate::cli::throwaway::servers::sql;
 use crate::error::{Error, Result};
 
@@ -26,11 +26,11 @@ pub struct Drained {
     pub time: Duration,
     /// What it took of the processors.
     pub cpu: Cpu,
-    /// Most memory that Lockstep had resident, in bytes.
+    /// Most memory that Lockstep had resident, of all its processes, in bytes.
     pub peak: u64,
 }
 
-/// Processor time of each party.
+/// Processor time of each party, of all its processes.
 #[derive(Debug, Clone, Copy)]
 pub struct Cpu {
     /// The walsender.
@@ -43,17 +43,32 @@ pub struct Cpu {
 
 /// Starts Lockstep, and ends it when Redis holds the backlog.
 pub async fn drain(world: &World, backlog: &Backlog) -> Result<Drained> {
-    nobody_streams(world).await?;
-    let mut lockstep = world.installed.run()?;
-    let walsender = streams(world, &mut lockstep).await?;
+    drain_by(world, &[(&world.installed, &world.config.postgres.slot)], backlog).await
+}
+
+/// Starts several that share the users, each with its slot, and ends them when Redis holds the backlog.
+pub async fn drain_by(world: &World, parts: &[(&Installed, &str)], backlog: &Backlog) -> Result<Drained> {
+    let mut running = Vec::new();
+    for (installed, slot) in parts {
+        nobody_streams(world, slot).await?;
+        running.push(installed.run()?);
+    }
+    let mut processes = Vec::new();
+    for ((_, slot), lockstep) in parts.iter().zip(&mut running) {
+        processes.push((streams(world, slot, lockstep).await?, lockstep.id()));
+    }
     let begun = Instant::now();
-    let before = Cpu::so_far(world, walsender, &lockstep)?;
-    holds(&mut lockstep, backlog.end).await?;
+    let before = Cpu::so_far(world, &processes)?;
+    for lockstep in &mut running {
+        holds(lockstep, backlog.end).await?;
+    }
     let time = begun.elapsed();
-    let cpu = Cpu::so_far(world, walsender, &lockstep)?.since(&before);
-    let measured = measured(&mut lockstep).await?;
-    let peak = usage::peak_memory(lockstep.id())?;
-    let events = measured.events;
+    let cpu = Cpu::so_far(world, &processes)?.since(&before);
+    let (mut events, mut peak) = (0.0, 0);
+    for lockstep in &mut running {
+        events += measured(lockstep).await?.events;
+        peak += usage::peak_memory(lockstep.id())?;
+    }
     if (events - backlog.events as f64).abs() >= 1.0 {
         let fact = format!("lockstep counts {events} events where {} were written", backlog.events);
         return Err(Error::definite(fact, "report this as a bug"));
@@ -62,10 +77,11 @@ pub async fn drain(world: &World, backlog: &Backlog) -> Result<Drained> {
 }
 
 impl Cpu {
-    fn so_far(world: &World, walsender: u32, lockstep: &Lockstep) -> Result<Cpu> {
+    /// Of each walsender and its Lockstep.
+    fn so_far(world: &World, processes: &[(u32, u32)]) -> Result<Cpu> {
         Ok(Cpu {
-            walsender: usage::cpu(walsender)?,
-            lockstep: usage::cpu(lockstep.id())?,
+            walsender: usage::cpu_of_all(processes.iter().map(|(walsender, _)| *walsender))?,
+            lockstep: usage::cpu_of_all(processes.iter().map(|(_, lockstep)| *lockstep))?,
             redis: usage::cpu_of_all(world.redis.ids())?,
         })
     }
@@ -81,14 +97,15 @@ impl Cpu {
 
 /// Starts Lockstep where nobody is loaded, and ends it when everybody is; `events` are the users that it counted.
 pub async fn load(world: &World) -> Result<Drained> {
-    nobody_streams(world).await?;
+    let slot = &world.config.postgres.slot;
+    nobody_streams(world, slot).await?;
     let mut lockstep = world.installed.run()?;
-    let walsender = streams(world, &mut lockstep).await?;
+    let processes = [(streams(world, slot, &mut lockstep).await?, lockstep.id())];
     let begun = Instant::now();
-    let before = Cpu::so_far(world, walsender, &lockstep)?;
+    let before = Cpu::so_far(world, &processes)?;
     lockstep.is_ready(PATIENCE).await?;
     let time = begun.elapsed();
-    let cpu = Cpu::so_far(world, walsender, &lockstep)?.since(&before);
+    let cpu = Cpu::so_far(world, &processes)?.since(&before);
     let events = measured(&mut lockstep).await?.loaded;
     let peak = usage::peak_memory(lockstep.id())?;
     let written = u64::from(world.size.users);
@@ -114,10 +131,10 @@ async fn measured(lockstep: &mut Lockstep) -> Result<Measured> {
 }
 
 /// Waits until it streams; the walsender's process id.
-async fn streams(world: &World, lockstep: &mut Lockstep) -> Result<u32> {
+async fn streams(world: &World, slot: &str, lockstep: &mut Lockstep) -> Result<u32> {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
-        if let Some(process) = walsender(world).await? {
+        if let Some(process) = walsender(world, slot).await? {
             return Ok(process);
         }
         lockstep.still_runs()?;
@@ -127,9 +144,9 @@ async fn streams(world: &World, lockstep: &mut Lockstep) -> Result<u32> {
 }
 
 /// Waits until the walsender of the run before is gone: it would pass for the next one's.
-async fn nobody_streams(world: &World) -> Result<()> {
+async fn nobody_streams(world: &World, slot: &str) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
-    while walsender(world).await?.is_some() {
+    while walsender(world, slot).await?.is_some() {
         if Instant::now() >= deadline {
             return Err(Error::definite("the slot stays in use", "try again when less else runs"));
         }
@@ -138,9 +155,9 @@ async fn nobody_streams(world: &World) -> Result<()> {
     Ok(())
 }
 
-/// The process id of who streams from Lockstep's slot.
-async fn walsender(world: &World) -> Result<Option<u32>> {
-    let row = world.client.query_one(STREAMS, &[&world.config.postgres.slot]).await.map_err(sql)?;
+/// The process id of who streams from a slot.
+async fn walsender(world: &World, slot: &str) -> Result<Option<u32>> {
+    let row = world.client.query_one(STREAMS, &[&slot]).await.map_err(sql)?;
     let process: Option<i32> = row.try_get(0).map_err(sql)?;
     Ok(process.map(i32::unsigned_abs))
 }

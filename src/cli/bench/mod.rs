@@ -17,6 +17,7 @@ mod latency;
 mod limits;
 mod pipe;
 mod report;
+mod shards;
 mod skew;
 mod snapshot;
 mod stream;
@@ -76,6 +77,8 @@ enum Name {
     Subscribers,
     /// A backlog into three masters
     Cluster,
+    /// A backlog drained by two shards, against one process
+    Shards,
     /// From commit to subscriber at steady rates
     Latency,
 }
@@ -129,6 +132,7 @@ async fn scenario(name: Name, size: Size, progress: &Progress) -> Result<Vec<Row
         Name::Keyspace => keyspace::keyspace(size, progress).await,
         Name::Subscribers => subscribers::subscribers(size, progress).await,
         Name::Cluster => cluster::cluster(size, progress).await,
+        Name::Shards => shards::shards(size, progress).await,
         Name::Latency => latency::latency(size, progress).await,
     }
 }

@@ -69,13 +69,17 @@ impl World {
     /// The same, with every user in Redis.
     pub async fn loaded(size: Size, layout: Layout) -> Result<World> {
         let world = World::build(size, layout).await?;
-        let mut lockstep = world.installed.run()?;
+        world.load(&world.installed).await?;
+        Ok(world)
+    }
+
+    /// Has it load its users.
+    pub async fn load(&self, installed: &Installed) -> Result<()> {
+        let mut lockstep = installed.run()?;
         lockstep.is_ready(PATIENCE).await?;
         // Whoever is loaded has been published as finished: the next start loads nobody.
-        let end = world.wal_end().await?;
-        holds(&mut lockstep, end).await?;
-        drop(lockstep);
-        Ok(world)
+        let end = self.wal_end().await?;
+        holds(&mut lockstep, end).await
     }
 
     /// The port of the only Redis.

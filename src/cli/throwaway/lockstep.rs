@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use super::cluster::RedisSide;
 use super::process::{Account, LOOK_EVERY, Process, failed_at, free_port, guarded};
 use super::servers::Postgres;
+use crate::config::Shard;
 use crate::error::{Error, Result};
 use crate::lsn::Lsn;
 
@@ -69,19 +70,35 @@ impl Installed {
             postgres.url(),
             urls.join(", ")
         );
-        std::fs::write(&config, text).map_err(failed_at(&config))?;
         let program = std::env::current_exe().map_err(|e| {
             Error::definite(format!("this program does not find itself ({e})"), "start it by its full path")
         })?;
         let installed = Installed { program, folder: folder.to_owned(), port, config };
-        let log = folder.join("init.log");
-        Process::spawn("lockstep init", installed.command("init"), log, "TERM")?.finishes().await?;
-        Ok(installed)
+        installed.configured(&text).await
+    }
+
+    /// The same for a part of the users, beside it.
+    pub async fn shard(&self, shard: Shard) -> Result<Installed> {
+        let text = std::fs::read_to_string(&self.config).map_err(failed_at(&self.config))?;
+        let port = free_port()?;
+        let part = format!("[postgres]\nshards = {}\nshard = {}\n", shard.count(), shard.index());
+        let text = text.replacen("[postgres]\n", &part, 1);
+        let text = text.replacen(&format!(":{}\"", self.port), &format!(":{port}\""), 1);
+        let config = self.folder.join(format!("{}.toml", shard.name("lockstep")));
+        let (program, folder) = (self.program.clone(), self.folder.clone());
+        Installed { program, folder, port, config }.configured(&text).await
+    }
+
+    async fn configured(self, text: &str) -> Result<Installed> {
+        std::fs::write(&self.config, text).map_err(failed_at(&self.config))?;
+        let log = self.folder.join("init.log");
+        Process::spawn("lockstep init", self.command("init"), log, "TERM")?.finishes().await?;
+        Ok(self)
     }
 
     /// Starts `run`.
     pub fn run(&self) -> Result<Lockstep> {
-        let log = self.folder.join("lockstep.log");
+        let log = self.config.with_extension("log");
         let process = Process::spawn("lockstep run", self.command("run"), log, "TERM")?;
         Ok(Lockstep { process, port: self.port, config: self.config.clone() })
     }

@@ -9,7 +9,7 @@ use tokio_postgres::config::Host;
 use super::conninfo::Given;
 use super::passfile::{self, Wanted};
 use super::{DEFAULT_CONNECT_TIMEOUT, DEFAULT_NAME, DEFAULT_RETAINED_WAL_MAX, Endpoint, Postgres, TlsMode};
-use crate::config::Secret;
+use crate::config::{Secret, Shard};
 
 /// An environment variable's value; empty counts as unset, as in libpq.
 pub type Lookup<'a> = dyn Fn(&str) -> Option<String> + 'a;
@@ -61,6 +61,7 @@ pub(super) fn complete(
             .unwrap_or_else(|| DEFAULT_NAME.to_owned()),
         slot: DEFAULT_NAME.to_owned(),
         publication: DEFAULT_NAME.to_owned(),
+        shard: Shard::WHOLE,
         retained_wal_max: DEFAULT_RETAINED_WAL_MAX,
     };
     Some((postgres, warnings))

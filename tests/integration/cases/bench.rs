@@ -120,6 +120,11 @@ async fn a_backlog_about_few_users_is_drained_to_the_last_event() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn two_shards_drain_a_backlog_to_the_last_event() {
+    measures("shards", 2000.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_first_load_is_counted_and_measured_against_ready_made_commands() {
     measures("snapshot", 1000.0).await;
 }

@@ -47,6 +47,7 @@ mod redis_forgets;
 mod redis_pair;
 mod resync;
 mod schema;
+mod shards;
 mod shutdown;
 mod slot;
 mod status;

@@ -63,7 +63,7 @@ const fn plain(heading: &'static str) -> Section {
 }
 
 const SECTIONS: [Section; 9] = [
-    plain("`[postgres]`"),
+    Section { heading: "`[postgres]`", needs: &[("shards", "4"), ("shard", "0")] },
     plain("`[redis]`"),
     plain("`[http]`"),
     plain("`[log]`"),
@@ -211,11 +211,12 @@ fn variables() -> BTreeMap<String, String> {
     };
     let ([token, cert, key], others) = (files(1), files(2));
     let file = format!(
-        "[http]\ntoken_file = {token:?}\ntls_cert_file = {cert:?}\ntls_key_file = {key:?}\n\
+        "[postgres]\nshards = 4\nshard = 0\n\
+         [http]\ntoken_file = {token:?}\ntls_cert_file = {cert:?}\ntls_key_file = {key:?}\n\
          [redis]\nroot_cert = \"/one\""
     );
     let before = effect(&file, &somebody).unwrap_or_else(|faults| panic!("{faults:?}"));
-    let words = ["host=probe", "redis://probe:1", "127.0.0.1:1", "1GiB", "probe", "json"];
+    let words = ["host=probe", "redis://probe:1", "127.0.0.1:1", "1GiB", "probe", "json", "2"];
     let values: Vec<&str> = words.into_iter().chain(others.iter().map(String::as_str)).collect();
     let changed = |variable: &str, value: &str| {
         let env = |name: &str| if name == variable { Some(value.to_owned()) } else { somebody(name) };

@@ -117,6 +117,14 @@ impl World {
         standby
     }
 
+    /// An instance of the same configuration that follows one of so many parts of the users.
+    pub fn shard(&self, index: u32, of: u32) -> Lockstep {
+        let shard = Lockstep::new(&self.postgres.url(), &self.store.urls(), &self.config);
+        let shards = format!("[postgres]\nshards = {of}\n");
+        shard.configure(&shard.configuration().replacen("[postgres]\n", &shards, 1));
+        shard.with_environment("LOCKSTEP_SHARD", &index.to_string())
+    }
+
     pub async fn sql(&self, statements: &str) {
         self.postgres.sql(statements).await;
     }
@@ -196,12 +204,17 @@ impl World {
     }
 
     pub async fn caught_up_within(&self, patience: Duration) {
+        self.caught_up_by(&self.lockstep, patience).await;
+    }
+
+    /// Waits until this instance has applied everything committed so far.
+    pub async fn caught_up_by(&self, lockstep: &Lockstep, patience: Duration) {
         // `local`: the mark must not wait for a synchronous standby that a test has made up.
         let mark =
             "SET synchronous_commit = local; SELECT pg_logical_emit_message(true, 'lockstep-test', '')";
         let marked = lsn(&self.postgres.value(mark).await.expect("an LSN")).expect("an LSN");
         let applied = eventually_within(patience, async || {
-            let applied = self.lockstep.metric("lockstep_applied_lsn").await;
+            let applied = lockstep.metric("lockstep_applied_lsn").await;
             if applied >= marked as f64 { Ok(()) } else { Err(applied) }
         });
         applied.await.unwrap_or_else(|applied| panic!("applied {applied}, not yet {marked}"));
