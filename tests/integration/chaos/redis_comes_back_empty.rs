@@ -2,6 +2,7 @@
 //! replica empties itself after it.
 
 use super::{Line, Trial};
+use crate::harness::store::Store;
 
 pub async fn inject(trial: &mut Trial) {
     let node = trial.some_master().await;
@@ -18,4 +19,9 @@ pub async fn inject(trial: &mut Trial) {
         line.set(Line::Open);
     }
     trial.progress(100).await;
+    // A node may come back with a dump of long ago, and slots open that it has given away since: it hears of no successor
+    // of theirs.
+    if let Store::Cluster(cluster) = &trial.world.store {
+        cluster.eventually_whole().await;
+    }
 }
