@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use crate::audit;
 use crate::backoff::Outage;
 use crate::balance::Mapping;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Shard};
 use crate::error::{Error, Result};
 use crate::health::Health;
 use crate::http;
@@ -118,10 +118,11 @@ pub async fn run(config: Config, key_map: KeyMap, options: RunOptions, threads: 
     }
 }
 
-fn sink_options(config: &Config, key_map: &KeyMap, metrics: &Metrics) -> sink::Options {
+fn sink_options(config: &Config, key_map: &Arc<KeyMap>, metrics: &Metrics) -> sink::Options {
     let heads = key_map.patterns().map(|pattern| pattern.literal_head().to_owned().into());
     sink::Options {
         derived_prefixes: heads.collect(),
+        derived_of: (config.postgres.shard != Shard::WHOLE).then(|| Arc::clone(key_map)),
         slot: config.postgres.slot.clone(),
         metrics: metrics.sink.clone(),
     }

@@ -100,7 +100,7 @@ impl Walker {
         }
     }
 
-    /// Compares the next users; how many they were, and where the next page begins.
+    /// Compares the next users; how many rows were read, and where the next page begins.
     async fn page(&mut self, table: &Table, after: Option<String>) -> Result<(u64, Option<String>)> {
         let config = Arc::clone(&self.reader.config);
         let mut lease = Lease::new(&config.postgres);
@@ -114,8 +114,7 @@ impl Walker {
         for user in page.differing(&found) {
             self.ledger.suspect(user.clone(), Instant::now());
         }
-        let users = page.plans.len() as u64;
-        self.metrics.audited.inc_by(users);
-        Ok((users, up_to))
+        self.metrics.audited.inc_by(page.plans.len() as u64);
+        Ok((page.rows as u64, up_to))
     }
 }

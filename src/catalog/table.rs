@@ -22,6 +22,8 @@ pub struct Table {
     pub partitions: Vec<Partition>,
     /// The column lists under which publications have it, anybody's.
     pub lists: Vec<ColumnList>,
+    /// Names of the publications that name it.
+    pub publications: Vec<String>,
 }
 
 /// The columns of a table that a publication has; without one of the replica identity, updates fail.
@@ -114,7 +116,8 @@ impl Table {
         let partitions = partitions(client, oid).await.map_err(failed)?;
         let lists = lists(client, oid).await.map_err(failed)?;
         let kind = kind.chars().next().unwrap_or(' ');
-        Ok(Some(Table { oid, kind, identity, columns, indexes, partitions, lists }))
+        let publications = publications(client, oid).await.map_err(failed)?;
+        Ok(Some(Table { oid, kind, identity, columns, indexes, partitions, lists, publications }))
     }
 
     /// The column of that name.
@@ -186,6 +189,13 @@ async fn lists(client: &Client, oid: u32) -> Result<Vec<ColumnList>, tokio_postg
         ORDER BY 1";
     let rows = client.query(SQL, &[&oid]).await?;
     Ok(rows.iter().map(|row| ColumnList { publication: row.get(0), columns: row.get(1) }).collect())
+}
+
+async fn publications(client: &Client, oid: u32) -> Result<Vec<String>, tokio_postgres::Error> {
+    const SQL: &str = "
+        SELECT p.pubname::text FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
+        WHERE r.prrelid = $1 ORDER BY 1";
+    Ok(client.query(SQL, &[&oid]).await?.iter().map(|row| row.get(0)).collect())
 }
 
 async fn columns(client: &Client, oid: u32) -> Result<Vec<Column>, tokio_postgres::Error> {

@@ -137,6 +137,7 @@ fn runtime(of: &mut Builder) -> Result<Runtime> {
 async fn sink(config: &Config) -> Result<Sink> {
     let options = Options {
         derived_prefixes: Vec::new(),
+        derived_of: None,
         slot: config.postgres.slot.clone(),
         metrics: Metrics::new()?.sink,
     };

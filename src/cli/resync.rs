@@ -37,6 +37,7 @@ fn parse_user(text: &str) -> std::result::Result<(String, String), String> {
 
 pub(super) async fn run(config: &Config, args: Args) -> Result<Exit> {
     refuse_unknown(config, &args.table)?;
+    refuse_anothers(config, &args.user)?;
     let question = Question { tables: args.table, users: args.user, quarantined: args.quarantined };
     let asked = ask(config, &question).await?;
     if args.wait {
@@ -50,6 +51,19 @@ pub(super) async fn run(config: &Config, args: Args) -> Result<Exit> {
         say(format_args!("asked for at {asked}: \"lockstep status\" tells when it is done"));
     }
     Ok(Exit::Done)
+}
+
+/// Refuses users whom another shard follows.
+fn refuse_anothers(config: &Config, users: &[(String, String)]) -> Result<()> {
+    let shard = config.postgres.shard;
+    match users.iter().find(|(_, id)| !shard.holds(id)) {
+        None => Ok(()),
+        Some((user_type, id)) => {
+            let fact = format!("{user_type}:{id} is followed by another shard");
+            let cure = format!("ask with LOCKSTEP_SHARD={}, of {}", shard.whose(id), shard.count());
+            Err(Error::definite(fact, cure))
+        }
+    }
 }
 
 /// Refuses what is no followed table of users.

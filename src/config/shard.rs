@@ -76,6 +76,20 @@ impl Shard {
         }
     }
 
+    /// Whether a name, not its own, is one that [`name`](Shard::name) makes of the same, for whatever number of shards.
+    pub fn is_anothers(self, own: &str, name: &str) -> bool {
+        let of_all = self.of_all(own);
+        let part = name
+            .strip_prefix(of_all)
+            .map(|rest| rest.strip_prefix('_').and_then(|rest| rest.split_once("of")));
+        let is_number = |text: &str| text.parse::<u32>().is_ok();
+        name != own
+            && match part {
+                Some(Some((index, count))) => is_number(index) && is_number(count),
+                _ => name == of_all,
+            }
+    }
+
     /// Of what name [`name`](Shard::name) has made this one.
     pub fn of_all(self, name: &str) -> &str {
         name.strip_suffix(&self.name("")).unwrap_or(name)
@@ -120,6 +134,12 @@ mod tests {
         assert_eq!(shard.name("lockstep"), "lockstep_1of3");
         assert_eq!(shard.of_all("lockstep_1of3"), "lockstep");
         assert_eq!(Shard::WHOLE.condition("id"), None);
+        let others = |shard: Shard, own: &str| {
+            ["lockstep", "lockstep_0of2", "lockstep_1of3", "lockstep_other", "other"]
+                .map(|name| shard.is_anothers(own, name))
+        };
+        assert_eq!(others(shard, "lockstep_1of3"), [true, true, false, false, false]);
+        assert_eq!(others(Shard::WHOLE, "lockstep"), [false, true, true, false, false]);
         assert_eq!(
             (Shard::WHOLE.name("lockstep").as_str(), Shard::WHOLE.of_all("lockstep")),
             ("lockstep", "lockstep")

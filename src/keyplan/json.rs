@@ -7,7 +7,6 @@ use bytes::Bytes;
 use super::EventJson;
 use super::template::{Scope, Shown, Source, write_json_text};
 use crate::balance::{Event, Kind, Reread};
-use crate::config::Shard;
 use crate::config::keys::On;
 use crate::config::tables::{TOLD_TRANSACTION_COLUMNS, TRANSACTION_COLUMNS};
 
@@ -89,7 +88,7 @@ fn write_tail(scope: &Scope<'_>, fields: &Fields, out: &mut Vec<u8>) {
     };
     let id = format_args!("{:016x}-{:08x}-{letter}", position.commit_lsn.0, position.ordinal);
     print(out, format_args!(",\"source\":\"cdc\",\"event_id\":\"{id}"));
-    if letter != 'u' || scope.shard != Shard::WHOLE {
+    if letter != 'u' || scope.is_shard {
         // The users of a truncated table share its position, rows that were read the stream's, and each shard counts the
         // rows that it was sent: the user tells them apart.
         let mut user = Vec::new();

@@ -7,6 +7,7 @@ use super::keymap::{Action, HashAction, KeyMap, Step as Compiled};
 use super::template::{Scope, Shown, Source};
 use super::{EventJson, Guard, KeyPlan, Pairs, Step, Texts};
 use crate::balance::{Doubt, Event, Field, Kind, User, Value};
+use crate::config::Shard;
 use crate::config::keys::{On, Test};
 use crate::lsn::{Position, Xid64};
 
@@ -48,7 +49,8 @@ impl KeyMap {
             _ => None,
         };
         let time = time.as_deref().or_else(updated_at);
-        let scope = Scope { event, time, transaction: event.completed.last(), shard: self.shard };
+        let scope =
+            Scope { event, time, transaction: event.completed.last(), is_shard: self.shard != Shard::WHOLE };
         let mut planner = Planner {
             map: self,
             scope,

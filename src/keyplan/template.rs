@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use crate::balance::amount::fits_double;
 use crate::balance::{Completed, Event, Value};
-use crate::config::Shard;
 
 /// Where a placeholder's value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +54,8 @@ pub(super) struct Scope<'a> {
     pub(super) event: &'a Event,
     pub(super) time: Option<&'a str>,
     pub(super) transaction: Option<&'a Completed>,
-    pub(super) shard: Shard,
+    /// Whether others count the rows of a transaction as well, each those that it was sent.
+    pub(super) is_shard: bool,
 }
 
 impl Source {

@@ -240,9 +240,9 @@ impl Worker {
                 // The server does it by itself, only later.
                 tracing::debug!(%fault, "the load waits for the WAL writer");
             }
-            let users = rows.rows.len() as u64;
-            lease.while_waiting(self.reader.pace.take(users)).await;
+            lease.while_waiting(self.reader.pace.take(rows.rows.len() as u64)).await;
             let planned = self.reader.plans(&self.table, &rows, self.pass.kind);
+            let users = (planned.0.len() + planned.1.len()) as u64;
             self.tally.known.lock().await.extend(planned.0.iter().map(|plan| &plan.user));
             let handed_in = self.reader.hand_over(planned, rows);
             if lease.while_waiting(handed_in).await? == ChunkEnd::ReadAgain {

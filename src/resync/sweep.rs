@@ -53,7 +53,10 @@ fn users_of(reader: &Reader, tables: &[Table], known: &Known, keys: &[Bytes]) ->
 
 /// A user who is followed, and whom a table may hold.
 pub fn user(tables: &[Table], user_type: &str, id: &str) -> Option<User> {
-    let table = tables.iter().find(|table| may_hold(table, user_type) && table.spec.shard.holds(id))?;
+    let table = tables.iter().find(|table| may_hold(table, user_type))?;
+    if !table.spec.shard.holds(id) {
+        return None;
+    }
     Some(User { user_type: user_type.into(), id: id.into(), numeric_id: table.has_numeric_id() })
 }
 

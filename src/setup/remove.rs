@@ -1,4 +1,4 @@
-//! What `drop` removes: the slot, the publication, and the identity index that `init` built.
+//! What `drop` removes: the slot, the publication, and the identity index that `init` built, where no other shard needs it.
 
 use super::identity::{index_name, qualified};
 use super::quote::{ident, literal};
@@ -35,6 +35,13 @@ pub fn removal(catalog: &Catalog, config: &Config) -> Result<Vec<Step>> {
         let name = index_name(&spec.name);
         let index = table.as_ref().and_then(|table| table.indexes.iter().find(|index| index.name == name));
         let Some(index) = index else { continue };
+        // Another shard: without the index its stream would not tell who was deleted, and since its publication leaves columns
+        // and rows out, updates might fail.
+        let (shard, own) = (config.postgres.shard, config.postgres.publication.as_str());
+        let is_anothers = |publication: &String| shard.is_anothers(own, publication);
+        if table.as_ref().is_some_and(|table| table.publications.iter().any(is_anothers)) {
+            continue;
+        }
         let mut statements = Vec::new();
         if index.is_identity {
             let target = qualified(&spec.schema, &spec.name);

@@ -21,7 +21,7 @@ use super::lanes::{Lanes, Trouble};
 use super::node::{Command, Node};
 use super::reply::Reply;
 use super::tracking::{follow, shortest};
-use crate::keyplan::{Guard, KeyPlan, Step, escape_glob};
+use crate::keyplan::{Guard, KeyMap, KeyPlan, Step, escape_glob};
 use crate::metrics::SinkMetrics;
 
 /// Keys that are remembered; beyond, every flight with a pattern sweeps with one SCAN of each master.
@@ -32,6 +32,7 @@ const SCAN_COUNT: &str = "1000";
 /// The index.
 pub struct Derived {
     prefixes: Vec<Bytes>,
+    of: Option<Arc<KeyMap>>,
     shared: Arc<Shared>,
     watch: Watch,
     /// Whether keys were taken for a flight that has not come to its end.
@@ -54,6 +55,7 @@ pub enum Fate {
 struct Shared {
     keys: Mutex<KeySet>,
     overflowed: AtomicBool,
+    of: Option<Arc<KeyMap>>,
 }
 
 enum Watch {
@@ -72,11 +74,12 @@ impl Drop for Watch {
 }
 
 impl Derived {
-    /// An index of all keys that begin with one of `prefixes`.
-    pub fn new(prefixes: Vec<Bytes>, metrics: SinkMetrics) -> Derived {
+    /// An index of all keys that begin with one of `prefixes`, and are of users whom the key map follows.
+    pub fn new(prefixes: Vec<Bytes>, of: Option<Arc<KeyMap>>, metrics: SinkMetrics) -> Derived {
         Derived {
             prefixes: shortest(prefixes),
-            shared: Arc::default(),
+            shared: Shared::of(of.clone()),
+            of,
             watch: Watch::Stale,
             taken: false,
             metrics,
@@ -112,7 +115,7 @@ impl Derived {
             return Ok(());
         }
         self.watch = Watch::Stale;
-        self.shared = Arc::default();
+        self.shared = Shared::of(self.of.clone());
         let (login, database) = lanes.login();
         let generation = lanes.generation();
         let mut watch = Watch::Live { generation, tasks: Vec::new() };
@@ -232,13 +235,22 @@ impl Derived {
 }
 
 impl Shared {
+    fn of(of: Option<Arc<KeyMap>>) -> Arc<Shared> {
+        Arc::new(Shared { of, ..Shared::default() })
+    }
+
+    /// Nobody here would ever take out the keys of those whom another process follows.
+    fn is_followed(&self, key: &[u8]) -> bool {
+        self.of.as_ref().is_none_or(|of| std::str::from_utf8(key).is_ok_and(|key| of.whose(key).is_some()))
+    }
+
     fn keys(&self) -> MutexGuard<'_, KeySet> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn add(&self, announced: &[Bytes]) {
         let mut keys = self.keys();
-        for key in announced {
+        for key in announced.iter().filter(|key| self.is_followed(key)) {
             if keys.len() < MAX_KEYS {
                 keys.insert(key);
             } else if !self.overflowed.swap(true, Ordering::Relaxed) {

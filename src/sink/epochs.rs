@@ -1,10 +1,11 @@
 //! Which epoch a fence is of.
 
+use bytes::Bytes;
+
 use super::Sink;
 use super::lanes::Trouble;
 use super::node::Command;
 use super::proof::StoredCheckpoint;
-use super::records::EPOCH_KEY;
 use super::reply::{NodeError, Reply};
 use crate::lsn::Lsn;
 
@@ -35,7 +36,8 @@ impl Sink {
     /// Whether Redis has lost the epoch that a fence is of, and the fences alone are left: then this process knows it from
     /// here on, and the records are to be compared. Else somebody has begun it, and what it stops is to be skipped.
     pub(super) async fn has_forgotten(&mut self, epoch: u32) -> Result<bool, Trouble> {
-        let key = self.lanes.call(EPOCH_KEY.as_bytes(), Command::fixed("GET", &[EPOCH_KEY])).await;
+        let key = Bytes::from(self.epoch_key());
+        let key = self.lanes.call(&key, Command::new("GET", vec![key.clone()])).await;
         let mut known = text_of(key)?.and_then(|reply| reply.utf8()?.parse().ok());
         for (address, key, _) in self.checkpoint_keys() {
             let held = self.lanes.ask(&address, Command::new("GET", vec![key])).await;

@@ -10,16 +10,14 @@ use bytes::Bytes;
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::Serialize;
 
-use super::Sink;
 use super::lanes::Trouble;
 use super::reply::Reply;
+use super::{DEFAULT_SLOT, Sink};
 use crate::error::Result;
 use crate::lsn::Lsn;
 
 /// How long a lease lives. With the age of what it says, a reader who sees one knows that Redis is at most that old.
 pub const LEASE_TTL: Duration = Duration::from_secs(3);
-/// The slot of the default configuration, whose lease has the plain name.
-const DEFAULT_SLOT: &str = "lockstep";
 /// Bytes of a [`nonce`].
 const NONCE_BYTES: usize = 8;
 

@@ -60,6 +60,7 @@ mod tracking;
 mod unlink;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -67,7 +68,7 @@ use tokio::sync::watch;
 use crate::checkpoint::Checkpoint;
 use crate::config;
 use crate::error::{Error, Fault, Result};
-use crate::keyplan::KeyPlan;
+use crate::keyplan::{KeyMap, KeyPlan};
 use crate::lsn::{Lsn, Position, Snapshot};
 use crate::metrics::SinkMetrics;
 
@@ -151,11 +152,16 @@ pub enum SinkState {
     },
 }
 
+/// The slot of the default configuration: some of its keys have plain names.
+const DEFAULT_SLOT: &str = "lockstep";
+
 /// What a sink is told besides the address.
 #[derive(Clone)]
 pub struct Options {
     /// The literal text before the user in every pattern that is deleted: `financial_summary:`.
     pub derived_prefixes: Vec<Bytes>,
+    /// Says whose keys under them are followed; `None`: everybody's.
+    pub derived_of: Option<Arc<KeyMap>>,
     /// Name of the replication slot: it is part of the names of the records.
     pub slot: String,
     /// Where to count.
@@ -224,7 +230,11 @@ impl Sink {
         options.metrics.connected.set(1);
         let mut sink = Sink {
             lanes,
-            derived: derived::Derived::new(options.derived_prefixes, options.metrics.clone()),
+            derived: derived::Derived::new(
+                options.derived_prefixes,
+                options.derived_of,
+                options.metrics.clone(),
+            ),
             epoch: None,
             kept_epoch: None,
             other_epoch: 0,

@@ -6,12 +6,14 @@ use super::lanes::{Trouble, info_field};
 use super::node::{Command, Node};
 use super::reply::NodeError;
 use super::slots::{Address, Topology};
-use super::{LoadMark, Sink};
+use super::{DEFAULT_SLOT, LoadMark, Sink};
 use crate::checkpoint::Checkpoint;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
-/// The epoch of fences, one for all slots.
-pub(super) const EPOCH_KEY: &str = "lockstep:epoch";
+/// The epoch of the default slot's fences; and, no lower than that of any other, where a slot begins that has none.
+const EPOCH_KEY: &str = "lockstep:epoch";
+/// How often the epoch is raised that all slots share, where others raise it too.
+const RAISE_ATTEMPTS: u32 = 16;
 
 /// What Redis remembers of Lockstep.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,11 +81,15 @@ impl Sink {
         }
         let generation = self.generation();
         // In the opposite order of writing: who finds an epoch finds the checkpoint that was there before it.
-        let epoch = self.read_record(EPOCH_KEY.to_owned()).await?;
-        let epoch = epoch.and_then(|text| std::str::from_utf8(&text).ok()?.parse().ok());
+        let epoch = number(self.read_record(self.epoch_key()).await?.as_ref());
         let nodes = self.read_checkpoints().await?;
         let mut epochs: Vec<Option<u32>> = nodes.iter().map(|node| node.epoch).collect();
         epochs.extend([self.kept_epoch, epoch]);
+        let mut epoch = epochs.into_iter().flatten().max();
+        if epoch.is_none() && self.epoch_key() != EPOCH_KEY {
+            // Fences of other slots may be there, of another history even.
+            epoch = number(self.read_record(EPOCH_KEY.to_owned()).await?.as_ref());
+        }
         let quarantine = self.read_quarantine().await?;
         let records = Records {
             quarantine,
@@ -92,7 +98,7 @@ impl Sink {
             load: self.read_mark(LoadMark::Progress).await?,
             asked: self.read_mark(LoadMark::Asked).await?,
             resync: self.read_mark(LoadMark::Resync).await?,
-            epoch: epochs.into_iter().flatten().max(),
+            epoch,
         };
         self.other_epoch = 0;
         self.compared = generation;
@@ -112,9 +118,37 @@ impl Sink {
     /// The node's.
     pub async fn write_epoch(&mut self, epoch: u32) -> Result<()> {
         self.begin_epoch(epoch);
-        self.write_text(EPOCH_KEY.to_owned(), epoch.to_string()).await?;
+        let key = self.epoch_key();
+        if key != EPOCH_KEY {
+            self.raise_shared_epoch(epoch).await?;
+        }
+        self.write_text(key, epoch.to_string()).await?;
         self.kept_epoch = Some(epoch);
         Ok(())
+    }
+
+    /// Of each slot its own: one that raises it, because Redis lost what it held of its users, raises no other's, whose
+    /// fences would stop nothing any more.
+    pub(super) fn epoch_key(&self) -> String {
+        match self.slot.as_str() {
+            DEFAULT_SLOT => EPOCH_KEY.to_owned(),
+            slot => format!("{EPOCH_KEY}:{slot}"),
+        }
+    }
+
+    async fn raise_shared_epoch(&mut self, epoch: u32) -> Result<()> {
+        for _ in 0..RAISE_ATTEMPTS {
+            let before = self.read_record(EPOCH_KEY.to_owned()).await?;
+            if number(before.as_ref()) >= Some(epoch) {
+                return Ok(());
+            }
+            let raised = Bytes::from(epoch.to_string());
+            let key = Bytes::from_static(EPOCH_KEY.as_bytes());
+            if self.lanes.keep(&key, before.unwrap_or_default(), raised).await?.utf8() == Some("OK") {
+                return Ok(());
+            }
+        }
+        Err(Error::transient("other slots raise the epoch of fences all the time", ""))
     }
 
     /// Address, checkpoint key and node id of each master.
@@ -171,6 +205,10 @@ impl Sink {
         }
         Ok(facts)
     }
+}
+
+fn number(text: Option<&Bytes>) -> Option<u32> {
+    std::str::from_utf8(text?).ok()?.parse().ok()
 }
 
 fn get(key: Bytes) -> Command {

@@ -30,6 +30,8 @@ pub struct Page {
     pub plans: Vec<KeyPlan>,
     /// Rows that touch no key.
     pub without_keys: usize,
+    /// Rows that were read, those of users whom another shard follows among them.
+    pub rows: usize,
     /// The insert position behind the reading.
     pub read_before: Lsn,
 }
@@ -59,7 +61,8 @@ impl Planner {
             // What cannot be written as it is has no keys: readers ask the database.
             *plan = key_map.plan_absent(&plan.user);
         }
-        Page { plans, without_keys: refused.len(), read_before: rows.read_before }
+        let (without_keys, read) = (refused.len(), rows.rows.len());
+        Page { plans, without_keys, rows: read, read_before: rows.read_before }
     }
 }
 

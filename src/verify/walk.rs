@@ -108,7 +108,7 @@ impl Reader {
         for user in page.differing(&found) {
             lease.while_waiting(self.parts.suspect(user.clone(), Vec::new())).await;
         }
-        let users = page.plans.len() as u64;
+        let (users, rows) = (page.plans.len() as u64, page.rows as u64);
         {
             let mut tally = self.parts.tally();
             tally.users += users;
@@ -117,7 +117,7 @@ impl Reader {
         self.known.lock().await.extend(page.plans.iter().map(|plan| &plan.user));
         self.progress.add(users);
         drop(page);
-        lease.while_waiting(self.parts.pace.take(users)).await;
+        lease.while_waiting(self.parts.pace.take(rows)).await;
         Ok(())
     }
 }

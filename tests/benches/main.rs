@@ -108,6 +108,7 @@ fn sink(criterion: &mut Criterion) {
     let heads = key_map.patterns().map(|pattern| pattern.literal_head().to_owned().into());
     let options = sink::Options {
         derived_prefixes: heads.collect(),
+        derived_of: None,
         slot: config.postgres.slot.clone(),
         metrics: Metrics::new().unwrap().sink,
     };

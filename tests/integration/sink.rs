@@ -40,6 +40,7 @@ async fn connect_following(
     prefixes: &[&'static str],
 ) -> Result<Sink, lockstep::error::Error> {
     let options = Options {
+        derived_of: None,
         derived_prefixes: prefixes.iter().map(|prefix| Bytes::from(*prefix)).collect(),
         slot: "lockstep".to_owned(),
         metrics: Metrics::new().unwrap().sink,

@@ -171,6 +171,7 @@ impl Process {
         let heads = key_map.patterns().map(|pattern| pattern.literal_head().to_owned().into());
         let options = sink::Options {
             derived_prefixes: heads.collect(),
+            derived_of: None,
             slot: config.postgres.slot.clone(),
             metrics: metrics.sink.clone(),
         };

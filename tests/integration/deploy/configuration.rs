@@ -121,6 +121,9 @@ impl Section {
         if (self.name(), key) == ("postgres", "url") {
             return "libpq's variables, else the local socket".to_owned();
         }
+        if (self.name(), key) == ("postgres", "shard") {
+            return "required where shards > 1".to_owned();
+        }
         // Users need a type, and it may be said in two ways.
         if self.needs.len() > 2 && key.starts_with("user_type") {
             return "one of the two".to_owned();
