@@ -23,8 +23,8 @@ use crate::pipeline::asked::Questions;
 use crate::pipeline::{Ledger, Parts, Pipeline};
 use crate::resync::{self, Reader};
 use crate::sink::{self, Sink, SinkState};
-use crate::supervise::Supervisor;
 use crate::supervise::budget::Budget;
+use crate::supervise::{NameLoad, StartLoad, Supervisor};
 use crate::wire;
 
 /// Chunks that wait in the channel; each holds about `load.chunk_rows` users.
@@ -111,7 +111,8 @@ pub async fn run(config: Config, key_map: KeyMap, options: RunOptions, threads: 
         health,
     });
     let start_load = Box::new(move |reached| beside.start(resync::load::load(reader.clone(), reached)));
-    let supervisor = Supervisor::new(config, !options.snapshot, budget, start_load, stop);
+    let loads = (Box::new(sink::nonce) as NameLoad, start_load as StartLoad);
+    let supervisor = Supervisor::new(config, !options.snapshot, budget, loads, stop);
     tokio::select! {
         ended = supervisor.run(pipeline) => ended,
         Some(fault) = fault_inbox.recv() => Err(fault),

@@ -27,7 +27,7 @@ use crate::lsn::{Lsn, Xid64};
 use crate::pipeline::session::{Session, Signals};
 use crate::pipeline::{Identity, Pipeline};
 use crate::resync::cursor::{self, Reached};
-use crate::sink::{Fencing, Flight, LoadMark, nonce};
+use crate::sink::{Fencing, Flight, LoadMark};
 use crate::wire::{self, Stream, Tripwire};
 use budget::Budget;
 use published::Carried;
@@ -40,6 +40,8 @@ const RECONNECT_LIMIT: Duration = Duration::from_secs(1);
 
 /// Starts a load; see [`crate::resync::load::load`].
 pub type StartLoad = Box<dyn Fn(Reached) -> JoinHandle<()> + Send + Sync>;
+/// Names a load as no other ever was, in this process or another.
+pub type NameLoad = Box<dyn Fn() -> String + Send + Sync>;
 
 /// What keeps the stream running.
 pub struct Supervisor {
@@ -58,6 +60,7 @@ pub struct Supervisor {
     stuck: Option<Lsn>,
     /// Starts a load behind what an earlier one has reached.
     start_load: StartLoad,
+    name_load: NameLoad,
     /// Turns true when the program is to stop.
     stop: watch::Receiver<bool>,
 }
@@ -100,7 +103,7 @@ impl Supervisor {
         config: Arc<Config>,
         trust_redis: bool,
         budget: Arc<Budget>,
-        start_load: StartLoad,
+        (name_load, start_load): (NameLoad, StartLoad),
         stop: watch::Receiver<bool>,
     ) -> Supervisor {
         Supervisor {
@@ -111,6 +114,7 @@ impl Supervisor {
             budget,
             stuck: None,
             start_load,
+            name_load,
             stop,
         }
     }
@@ -296,7 +300,7 @@ impl Supervisor {
         let mut reached = found.unwrap_or_default();
         reached.published.clone_from(&server.published);
         if reached.load.is_empty() {
-            reached.load = nonce();
+            reached.load = (self.name_load)();
         }
         let sink = pipeline.sink().await?;
         // In this order: stopped between the two, the next start begins again, and not behind an old mark.

@@ -20,7 +20,7 @@ use lockstep::sink::node::Login;
 use lockstep::sink::{self, Sink};
 use lockstep::supervise::budget::Budget;
 use lockstep::supervise::start::ServerSide;
-use lockstep::supervise::{Load, Supervisor};
+use lockstep::supervise::{Load, NameLoad, StartLoad, Supervisor};
 use lockstep::wire::Stream;
 use tokio::io::DuplexStream;
 use tokio::runtime::Runtime;
@@ -148,7 +148,10 @@ impl Process {
             tokio::spawn(watched(world.clone(), number, load))
         });
         let (_stop, stopped) = watch::channel(false);
-        let supervisor = Supervisor::new(config, false, Arc::new(budget), start_load, stopped.clone());
+        let world = self.world.clone();
+        let name_load = Box::new(move || world.lock().name_load());
+        let loads = (name_load as NameLoad, start_load as StartLoad);
+        let supervisor = Supervisor::new(config, false, Arc::new(budget), loads, stopped.clone());
         let (mut pipeline, mut load) = (Pipeline::new(parts), None);
         loop {
             match self.turn(&supervisor, &mut pipeline, &mut load, stopped.clone()).await {

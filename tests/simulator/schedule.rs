@@ -89,6 +89,7 @@ impl<'s> Run<'s> {
             checks: Checks::new(setup.most_rows()),
             mutant: schedule.mutant,
             trace: schedule.traced.then(Vec::new),
+            loads: 0,
         };
         world.settle(setup.users);
         let (world, blueprint) = (Shared::new(world), setup.blueprint());

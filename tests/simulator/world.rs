@@ -28,6 +28,8 @@ pub struct World {
     pub mutant: Option<Mutant>,
     /// What happened, where somebody wants to read it.
     pub trace: Option<Vec<String>>,
+    /// Loads that were begun, by whomever.
+    pub loads: u64,
 }
 
 /// The world, as instances and the schedule share it.
@@ -52,6 +54,12 @@ impl Shared {
 }
 
 impl World {
+    /// As long as the program's own names.
+    pub fn name_load(&mut self) -> String {
+        self.loads += 1;
+        format!("{:016x}", self.loads)
+    }
+
     pub fn say(&mut self, what: impl FnOnce() -> String) {
         if let Some(trace) = &mut self.trace {
             trace.push(what());
