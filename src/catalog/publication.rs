@@ -32,16 +32,25 @@ pub struct Published {
 }
 
 impl Published {
-    /// Whether its rows are those of this filter; the server writes casts and parentheses of its own into one.
+    /// Whether its rows are those of this filter, every operation of which stands in parentheses, but for the last.
     pub fn has_filter(&self, wanted: Option<&str>) -> bool {
-        fn bare(filter: &str) -> String {
-            let filter = ["bigint", "integer", "smallint"]
-                .iter()
-                .fold(filter.to_owned(), |filter, of| filter.replace(&format!("::{of}"), ""));
-            filter.replace(['(', ')', ' ', '"'], "")
-        }
-        self.row_filter.as_deref().map(bare) == wanted.map(bare)
+        let wanted = wanted.map(|wanted| without_casts(&format!("({wanted})")));
+        self.row_filter.as_deref().map(without_casts) == wanted
     }
+}
+
+/// The server casts columns and numbers of a filter to each other's type, `(2)::bigint`, and quotes names only where they
+/// need it.
+fn without_casts(filter: &str) -> String {
+    let mut filter = filter.replace('"', "");
+    for cast in [")::bigint", ")::integer", ")::smallint"] {
+        while let Some((before, after)) = filter.split_once(cast)
+            && let Some((head, cast)) = before.rsplit_once('(')
+        {
+            filter = format!("{head}{cast}{after}");
+        }
+    }
+    filter
 }
 
 impl Publication {
@@ -103,6 +112,10 @@ mod tests {
         assert!(with(Some("((((id % 2) + 2) % 2) = 1)")).has_filter(wanted));
         assert!(
             !with(Some("((((id % 2) + 2) % 2) = 0)")).has_filter(wanted) && !with(None).has_filter(wanted)
+        );
+        assert!(
+            !with(Some("(((id % 2) + (2 % 2)) = 1)")).has_filter(wanted),
+            "the same, but for parentheses"
         );
         assert!(with(None).has_filter(None) && !with(Some("(id > 1)")).has_filter(None));
     }

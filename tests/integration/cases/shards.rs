@@ -158,6 +158,27 @@ async fn a_filter_that_is_missing_is_warned_of_and_another_one_refused() {
     assert!(shard.succeed(&["check"]).await.contains("2 tables are published"));
 }
 
+/// The server prints one as it understands it: with casts, where numbers are of another type than the ids.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_is_known_again_whatever_integers_the_ids_are() {
+    if not_before(COLUMN_LISTS, "a filter of rows") {
+        return;
+    }
+    for id in ["smallint", "integer", "bigint"] {
+        let schema = format!("CREATE TABLE users (\"Id\" {id} PRIMARY KEY, wallet_balance numeric(18,6))");
+        let users = "name = \"users\"\nkind = \"users\"\nuser_type = \"live\"\nid_column = \"Id\"";
+        let config = format!("[[tables]]\n{users}\n");
+        let world = World::set_up(Setup { schema: Some(schema), config, ..Setup::on(On::Single) }).await;
+        let shard = world.shard(1, 2);
+        shard.init().await;
+        let filter = "SELECT rowfilter FROM pg_publication_tables WHERE pubname = 'lockstep_1of2'";
+        let filter = world.postgres.value(filter).await.expect("a filter");
+        let again = shard.succeed(&["init"]).await;
+        assert!(again.contains("publication lockstep_1of2: already there"), "{filter}: {again}");
+        assert!(shard.succeed(&["check"]).await.contains("1 tables are published"), "{filter}");
+    }
+}
+
 /// SQL cannot say whose these ids are: every row is sent to both, and each passes over the other's.
 #[tokio::test(flavor = "multi_thread")]
 async fn ids_that_are_no_integers_are_split_as_well() {
