@@ -119,6 +119,10 @@ fn a_shard_that_is_not_there_or_not_named_is_a_mistake() {
     assert_mistakes("[postgres]\nshards = 2\nshard = 2", &["postgres.shard = 2 is none of 2"]);
     assert_mistakes("[postgres]\nshard = 1", &["postgres.shard = 1 is none of 1"]);
     assert_mistakes("[postgres]\nshards = 17\nshard = 0", &["shards = 17 is out of bounds"]);
+    let env = [("LOCKSTEP_SHARDS", "two"), ("LOCKSTEP_SHARD", "0")];
+    let told = read_with("", &env).unwrap_err().0;
+    assert_eq!(told.len(), 1);
+    assert!(told[0].to_string().contains("shards = \"two\" is out of bounds"), "{told:?}");
     let long = format!("[postgres]\nshards = 2\nshard = 0\nslot = \"{}\"", "x".repeat(60));
     assert_mistakes(&long, &["is no slot name"]);
 }

@@ -79,15 +79,11 @@ impl Shard {
     /// Whether a name, not its own, is one that [`name`](Shard::name) makes of the same, for whatever number of shards.
     pub fn is_anothers(self, own: &str, name: &str) -> bool {
         let of_all = self.of_all(own);
-        let part = name
-            .strip_prefix(of_all)
-            .map(|rest| rest.strip_prefix('_').and_then(|rest| rest.split_once("of")));
+        let rest = name.strip_prefix(of_all).and_then(|rest| rest.strip_prefix('_'));
+        let numbers = rest.and_then(|rest| rest.split_once("of"));
         let is_number = |text: &str| text.parse::<u32>().is_ok();
-        name != own
-            && match part {
-                Some(Some((index, count))) => is_number(index) && is_number(count),
-                _ => name == of_all,
-            }
+        let is_part = numbers.is_some_and(|(index, count)| is_number(index) && is_number(count));
+        name != own && (name == of_all || is_part)
     }
 
     /// Of what name [`name`](Shard::name) has made this one.

@@ -111,6 +111,8 @@ mod tests {
         assert_eq!(recorded(&reached.to_text()).as_deref(), Some("5/6"));
         assert_eq!(recorded(&record("5/6")).as_deref(), Some("5/6"));
         assert_eq!(Reached::from_text(&record("5/6")), Reached::default(), "nothing is reached yet");
+        let of_an_older_version = r#"{"table":1,"up_to":"7","question":null,"published":"5/6"}"#;
+        assert_eq!(Reached::from_text(of_an_older_version), reached);
         assert_eq!(recorded("{}"), None);
     }
 

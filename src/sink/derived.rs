@@ -305,6 +305,22 @@ pub fn read_scan(reply: &Reply) -> (Option<Bytes>, Vec<Bytes>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{KeyMapSpec, Shard, TableSpec};
+
+    #[test]
+    fn keys_of_users_whom_another_shard_follows_are_not_remembered() {
+        let spec = KeyMapSpec::from_toml(crate::config::keys::BUILT_IN).unwrap();
+        let shard = Shard::new(1, 2).unwrap();
+        let tables: Vec<_> =
+            TableSpec::defaults().into_iter().map(|table| TableSpec { shard, ..table }).collect();
+        let map = KeyMap::compile(&spec, &tables).unwrap();
+        let keys = ["financial_summary:live:7:week", "financial_summary:live:8:week"].map(Bytes::from);
+        for (of, remembered) in [(Some(Arc::new(map)), 1), (None, 2)] {
+            let shared = Shared::of(of);
+            shared.add(&keys);
+            assert_eq!(shared.keys().len(), remembered);
+        }
+    }
 
     #[test]
     fn a_scan_ends_at_cursor_zero() {
