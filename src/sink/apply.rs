@@ -138,7 +138,10 @@ impl Sink {
         if !self.is_compared() && !self.kept.nothing() && !self.lost_nothing().await? {
             return Ok(Attempt::Uncompared);
         }
-        self.derived.ready(&mut self.lanes).await?;
+        // It looks through all keys, which takes longer than a start may take that writes a checkpoint and no plan.
+        if !flight.plans.is_empty() {
+            self.derived.ready(&mut self.lanes).await?;
+        }
         if run.is_none() {
             let derived = self.derived.take(&mut self.lanes, &flight.plans).await?;
             *run = Some(self.cut(flight, derived));

@@ -8,7 +8,7 @@ use lockstep::resync::table;
 use serde_json::{Value, json};
 
 use crate::harness::postgres::rows;
-use crate::harness::{On, Setup, World, eventually};
+use crate::harness::{Line, On, Setup, World, eventually};
 
 /// The slot is lost, and with it the changes that nobody streamed.
 #[tokio::test(flavor = "multi_thread")]
@@ -27,6 +27,31 @@ async fn balances_that_changed_inside_a_gap_reach_the_keys_and_are_counted_as_un
     world.eventually_equal().await;
     assert_eq!(world.lockstep.metric("lockstep_unpublished_total").await, 3.0);
     assert_eq!(world.heard_all(&subscriber).await.len(), 0);
+}
+
+/// The walsender waits while Redis is compared with it, and not for long.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_after_a_gap_begins_though_redis_has_more_keys_than_can_be_looked_through_at_once() {
+    let mut world = World::set_up(Setup::on(On::Single)).await;
+    let proxy = world.redis_through_a_proxy().await;
+    world.lockstep.init().await;
+    world.lockstep.run().await;
+    world.user("live", 1, "100").await;
+    world.caught_up().await;
+    assert_eq!(world.lockstep.sigterm().await.code(), Some(0));
+    let idle = "for n = 1, 300000 do redis.call('SET', 'session:' .. n, '') end";
+    world.store.single().client().await.call(&["EVAL", idle, "0"]).await.expect("idle keys");
+    world.sql("SELECT pg_drop_replication_slot('lockstep')").await;
+    world.credit(1, "5").await;
+    world.lockstep.init().await;
+    // A thousand keys a step: looking through all of them takes twelve seconds.
+    proxy.set(Line::Delayed(Duration::from_millis(20)));
+    world.lockstep.spawn(&["run"]);
+    let leads = async || (world.lockstep.metrics().await.ok()?.get("lockstep_leader")? == &1.0).then_some(());
+    eventually("it streams", leads).await;
+    proxy.set(Line::Open);
+    world.lockstep.wait_ready().await;
+    world.assert_equal().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
