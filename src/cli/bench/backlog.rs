@@ -23,35 +23,63 @@ pub struct Backlog {
     pub events: u64,
 }
 
-/// Whom the events are about.
+/// Tables that nobody follows, `other_0` and on.
+pub const OTHER_TABLES: u32 = 1_000;
+
+/// What is written.
 #[derive(Debug, Clone, Copy)]
-pub enum Spread {
-    /// Each user as often as any other.
+pub enum Workload {
+    /// Events about each user as often as about any other.
     Even,
     /// Four of five events are about one user of a hundred.
     Skewed,
+    /// Even, and for each event one database transaction in one of the [`OTHER_TABLES`].
+    BesideOtherTables,
 }
 
-impl Spread {
+impl Workload {
     /// In SQL, among how many users, from the first on, that of event `n` is.
     fn among(self, users: u32) -> String {
         match self {
-            Spread::Even => users.to_string(),
-            Spread::Skewed => format!("(CASE WHEN n % 5 < 4 THEN {} ELSE {users} END)", users.div_ceil(100)),
+            Workload::Even | Workload::BesideOtherTables => users.to_string(),
+            Workload::Skewed => {
+                format!("(CASE WHEN n % 5 < 4 THEN {} ELSE {users} END)", users.div_ceil(100))
+            }
+        }
+    }
+
+    /// In PL/pgSQL, what is written beside event `n`.
+    fn beside(self) -> String {
+        match self {
+            Workload::Even | Workload::Skewed => String::new(),
+            Workload::BesideOtherTables => format!(
+                "EXECUTE format('INSERT INTO other_%s VALUES ($1, clock_timestamp())', n % {OTHER_TABLES})
+                 USING n; COMMIT;"
+            ),
         }
     }
 }
 
 /// Writes one database transaction for each event.
-pub async fn of_events(world: &mut World, spread: Spread, progress: &Progress) -> Result<Backlog> {
+pub async fn of_events(world: &mut World, workload: Workload, progress: &Progress) -> Result<Backlog> {
+    write(world, u64::from(world.size.events), workload, progress).await
+}
+
+/// Writes one event: what is left of a drain is its start.
+pub async fn of_one_event(world: &mut World, progress: &Progress) -> Result<Backlog> {
+    write(world, 1, Workload::Even, progress).await
+}
+
+async fn write(world: &mut World, events: u64, workload: Workload, progress: &Progress) -> Result<Backlog> {
     begin(world).await?;
-    let (events, among) = (u64::from(world.size.events), spread.among(world.size.users));
+    let (among, beside) = (workload.among(world.size.users), workload.beside());
     let all = world.written + events;
     while world.written < all {
         let last = all.min(world.written + PORTION);
         progress.step(&format!("writing the backlog, {} of {}", grouped(last), grouped(all)));
         let statement = EVENTS.replace(":first", &(world.written + 1).to_string());
         let statement = statement.replace(":last", &last.to_string()).replace(":among", &among);
+        let statement = statement.replace(":beside", &beside);
         world.client.batch_execute(&statement).await.map_err(sql)?;
         world.written = last;
     }

@@ -14,5 +14,6 @@ BEGIN
         VALUES ('TX-' || n, changed.id, changed.user_type, 'deposit', moved, changed.wallet_balance - moved,
                 changed.wallet_balance, 'completed', 1, 'bank');
         COMMIT;
+        :beside
     END LOOP;
 END $$

@@ -1,6 +1,6 @@
 //! What a cluster costs against one server.
 
-use super::backlog::Spread;
+use super::backlog::Workload;
 use super::report::Row;
 use super::table::Progress;
 use super::world::World;
@@ -18,5 +18,5 @@ pub async fn cluster(size: Size, progress: &Progress) -> Result<Vec<Row>> {
 async fn drained(size: Size, layout: Layout, progress: &Progress) -> Result<super::daemon::Drained> {
     progress.step("starting servers, loading users");
     let mut world = World::loaded(size, layout).await?;
-    drain::once(&mut world, Spread::Even, progress).await
+    drain::once(&mut world, Workload::Even, progress).await
 }

@@ -41,6 +41,13 @@ pub struct Cpu {
     pub redis: Duration,
 }
 
+impl Drained {
+    /// This without the time and the processor time of `other`.
+    pub fn less(&self, other: &Drained) -> Drained {
+        Drained { time: self.time.saturating_sub(other.time), cpu: self.cpu.since(&other.cpu), ..*self }
+    }
+}
+
 /// Starts Lockstep, and ends it when Redis holds the backlog.
 pub async fn drain(world: &World, backlog: &Backlog) -> Result<Drained> {
     drain_by(world, &[(&world.installed, &world.config.postgres.slot)], backlog).await

@@ -1,6 +1,6 @@
 //! A backlog that was written while Lockstep was away.
 
-use super::backlog::{self, Backlog, Spread};
+use super::backlog::{self, Backlog, Workload};
 use super::daemon::{self, Drained};
 use super::limits::{self, Limits, micros_each, per_second};
 use super::report::{Row, Unit};
@@ -14,13 +14,13 @@ use crate::error::Result;
 pub async fn drain(size: Size, progress: &Progress) -> Result<Vec<Row>> {
     progress.step("starting servers, loading users");
     let mut world = World::loaded(size, Layout::Single).await?;
-    let backlog = backlog::of_events(&mut world, Spread::Even, progress).await?;
+    let backlog = backlog::of_events(&mut world, Workload::Even, progress).await?;
     against_limits(&world, &backlog, progress).await
 }
 
 /// Writes a backlog and drains it.
-pub async fn once(world: &mut World, spread: Spread, progress: &Progress) -> Result<Drained> {
-    let backlog = backlog::of_events(world, spread, progress).await?;
+pub async fn once(world: &mut World, workload: Workload, progress: &Progress) -> Result<Drained> {
+    let backlog = backlog::of_events(world, workload, progress).await?;
     progress.step("lockstep drains the backlog");
     daemon::drain(world, &backlog).await
 }

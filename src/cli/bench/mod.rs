@@ -23,6 +23,7 @@ mod snapshot;
 mod stream;
 mod subscribers;
 mod table;
+mod tables;
 mod usage;
 mod world;
 
@@ -38,6 +39,8 @@ use table::Progress;
 const MOST_EVENTS: i64 = 2_000_000;
 /// More would take most of what the machine has.
 const MOST_USERS: i64 = 5_000_000;
+/// The same.
+const MOST_IDLE_KEYS: i64 = 50_000_000;
 
 /// Measure it on this machine: throwaway PostgreSQL and Redis, and every figure beside its limit
 ///
@@ -55,6 +58,9 @@ pub(super) struct Args {
     /// Users in the database
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=MOST_USERS))]
     users: u32,
+    /// Keys of other programs, which nobody touches, for the scenario that is named after them
+    #[arg(long, value_name = "N", default_value_t = 5_000_000, value_parser = clap::value_parser!(u32).range(1..=MOST_IDLE_KEYS))]
+    idle_keys: u32,
     /// Print one JSON object, at the end
     #[arg(long)]
     json: bool,
@@ -71,8 +77,10 @@ enum Name {
     Snapshot,
     /// One database transaction that changes all users
     Huge,
-    /// A backlog beside a million keys that nobody touches
+    /// A backlog beside millions of keys that nobody touches
     Keyspace,
+    /// A backlog while a thousand other tables are written
+    Tables,
     /// A backlog while fifty subscribers listen
     Subscribers,
     /// A backlog into three masters
@@ -96,6 +104,8 @@ struct Size {
     events: u32,
     /// Users in the database.
     users: u32,
+    /// Keys of other programs.
+    idle_keys: u32,
 }
 
 pub(super) async fn run(args: Args) -> Result<Exit> {
@@ -108,7 +118,7 @@ pub(super) async fn run(args: Args) -> Result<Exit> {
 }
 
 async fn measure(args: &Args) -> Result<Report> {
-    let size = Size { events: args.events, users: args.users };
+    let size = Size { events: args.events, users: args.users, idle_keys: args.idle_keys };
     let mut report = Report::new(size);
     for name in Name::value_variants().iter().filter(|name| args.only.contains(name)) {
         let progress = Progress::start(name.to_string());
@@ -130,6 +140,7 @@ async fn scenario(name: Name, size: Size, progress: &Progress) -> Result<Vec<Row
         Name::Snapshot => snapshot::snapshot(size, progress).await,
         Name::Huge => huge::huge(size, progress).await,
         Name::Keyspace => keyspace::keyspace(size, progress).await,
+        Name::Tables => tables::tables(size, progress).await,
         Name::Subscribers => subscribers::subscribers(size, progress).await,
         Name::Cluster => cluster::cluster(size, progress).await,
         Name::Shards => shards::shards(size, progress).await,

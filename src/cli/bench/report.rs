@@ -19,6 +19,8 @@ pub struct Report {
     pub events: u32,
     /// Users in the database.
     pub users: u32,
+    /// Keys of other programs, in the scenario `keyspace`.
+    pub idle_keys: u32,
     /// In the order in which they were measured.
     pub scenarios: Vec<Scenario>,
 }
@@ -117,6 +119,7 @@ impl Report {
             processors: std::thread::available_parallelism().map_or(0, Into::into),
             events: size.events,
             users: size.users,
+            idle_keys: size.idle_keys,
             scenarios: Vec::new(),
         }
     }

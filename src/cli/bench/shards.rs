@@ -1,6 +1,6 @@
 //! Whether two processes, each with a slot and half of the users, are faster than one, and what that costs the database.
 
-use super::backlog::{self, Spread};
+use super::backlog::{self, Workload};
 use super::report::Row;
 use super::table::Progress;
 use super::world::World;
@@ -17,7 +17,7 @@ const SHARDS: usize = 2;
 pub async fn shards(size: Size, progress: &Progress) -> Result<Vec<Row>> {
     progress.step("starting servers, loading users");
     let mut world = World::loaded(size, Layout::Single).await?;
-    let one = drain::once(&mut world, Spread::Even, progress).await?;
+    let one = drain::once(&mut world, Workload::Even, progress).await?;
     progress.step("loading the users of each shard");
     let mut parts = Vec::new();
     for shard in (0..SHARDS).filter_map(|index| Shard::new(index, SHARDS)) {
@@ -25,7 +25,7 @@ pub async fn shards(size: Size, progress: &Progress) -> Result<Vec<Row>> {
         world.load(&installed).await?;
         parts.push((installed, shard.name(&world.config.postgres.slot)));
     }
-    let backlog = backlog::of_events(&mut world, Spread::Even, progress).await?;
+    let backlog = backlog::of_events(&mut world, Workload::Even, progress).await?;
     progress.step("the shards drain the backlog");
     let parts: Vec<_> = parts.iter().map(|(installed, slot)| (installed, slot.as_str())).collect();
     let all = daemon::drain_by(&world, &parts, &backlog).await?;

@@ -1,6 +1,6 @@
 //! Whether few users who change often cost less than many: what one leaves to the next is written once.
 
-use super::backlog::Spread;
+use super::backlog::Workload;
 use super::report::Row;
 use super::table::Progress;
 use super::world::World;
@@ -12,7 +12,7 @@ use crate::error::Result;
 pub async fn skew(size: Size, progress: &Progress) -> Result<Vec<Row>> {
     progress.step("starting servers, loading users");
     let mut world = World::loaded(size, Layout::Single).await?;
-    let even = drain::once(&mut world, Spread::Even, progress).await?;
-    let skewed = drain::once(&mut world, Spread::Skewed, progress).await?;
+    let even = drain::once(&mut world, Workload::Even, progress).await?;
+    let skewed = drain::once(&mut world, Workload::Skewed, progress).await?;
     Ok(compared::rows(&skewed, "about all users alike", &even))
 }

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::backlog::Spread;
+use super::backlog::Workload;
 use super::report::{Row, Unit};
 use super::table::Progress;
 use super::world::World;
@@ -34,9 +34,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 pub async fn subscribers(size: Size, progress: &Progress) -> Result<Vec<Row>> {
     progress.step("starting servers, loading users");
     let mut world = World::loaded(size, Layout::Single).await?;
-    let nobody = drain::once(&mut world, Spread::Even, progress).await?;
+    let nobody = drain::once(&mut world, Workload::Even, progress).await?;
     let audience = Audience::gather(world.port()).await?;
-    let heard = drain::once(&mut world, Spread::Even, progress).await?;
+    let heard = drain::once(&mut world, Workload::Even, progress).await?;
     let expected = heard.written * CHANNELS * u64::from(SUBSCRIBERS);
     let messages = audience.messages(expected).await;
     let mut rows = compared::rows(&heard, "nobody listens", &nobody);

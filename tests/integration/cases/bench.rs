@@ -32,7 +32,7 @@ impl Bench {
         std::fs::create_dir(&temporary).expect("a folder");
         std::fs::set_permissions(&temporary, PermissionsExt::from_mode(0o777)).expect("its mode");
         let mut command = Command::new(env!("CARGO_BIN_EXE_lockstep"));
-        command.args(["bench", "--users", "1000"]).args(arguments);
+        command.args(["bench", "--users", "1000", "--idle-keys", "300000"]).args(arguments);
         command
             .env("TMPDIR", &temporary)
             .env("LOCKSTEP_POSTGRES_URL", "postgresql://nobody@127.0.0.1:1/none");
@@ -135,8 +135,13 @@ async fn one_transaction_of_all_users_is_an_event_for_each() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backlog_is_drained_beside_a_million_idle_keys() {
+async fn a_backlog_is_drained_beside_idle_keys() {
     measures("keyspace", 2000.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_is_drained_among_transactions_of_other_tables() {
+    measures("tables", 2000.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
