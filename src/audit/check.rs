@@ -12,12 +12,11 @@ use crate::balance::{Kind, Reread, User};
 use crate::config::ForeignWrites;
 use crate::error::{Error, Result};
 use crate::keyplan::KeyPlan;
-use crate::pipeline::ledger::Suspect;
-use crate::pipeline::{Chunk, ChunkEnd, Compares, Errand};
+use crate::pipeline::{Chunk, ChunkEnd, Compares, Errand, Suspect};
 use crate::resync::read::{self, Rows, Which};
 use crate::resync::table::Table;
 use crate::resync::{Pace, load, sweep};
-use crate::sink::{Difference, Expectation, TrackedReader};
+use crate::sink::{Announced, Difference, Expectation, TrackedReader};
 use crate::wire::Lease;
 
 use super::{Auditor, Tracked};
@@ -108,8 +107,8 @@ impl Checker {
         let suspects = lease.while_waiting(self.without_the_expired(suspects)).await?;
         let (known, mut others): (Vec<_>, Vec<_>) =
             suspects.into_iter().partition(|suspect| suspect.written.is_some());
-        let left: Vec<Arc<Expectation>> =
-            known.iter().filter_map(|suspect| suspect.written.clone()).collect();
+        let left = |suspect: &Suspect| Some((suspect.written.clone()?, suspect.announced.clone()));
+        let left: Vec<(Arc<Expectation>, Announced)> = known.iter().filter_map(left).collect();
         let holds = lease.while_waiting(self.reading()?.holds(&left)).await;
         let differs = known.into_iter().zip(holds).filter(|(_, holds)| !holds);
         others.extend(

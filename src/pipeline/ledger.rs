@@ -4,8 +4,9 @@
 //! its event loop are announced once, and two connections have no order. So announcements are not taken for ours or
 //! theirs by counting or by time: each makes its user a suspect, every write of ours does too, and a suspect is looked at
 //! a grace after it became one. Whether Redis holds what we wrote last tells our own writes, without asking the
-//! database: what was written is remembered that long. A write of another program behind the look is
-//! announced behind it, and looked at again. So none is masked, whenever it comes.
+//! database: what was written is remembered that long, and of its keys those are read that were announced, for nobody has
+//! touched the others. A write of another program behind the look is announced behind it, and looked at again. So none is
+//! masked, whenever it comes.
 //!
 //! What is only ever deleted (derived keys) cannot be compared. One that is announced within a grace after an event has
 //! deleted it was computed from what was true before, and is deleted once more; one that comes later lives.
@@ -24,8 +25,9 @@ use crate::balance::User;
 use crate::config::{Audit, ForeignWrites};
 use crate::keyplan::{Fate, KeyMap, KeyPlan, Timed};
 use crate::metrics::AuditMetrics;
-use crate::sink::{Expectation, Outcome, Shape};
+use crate::sink::{Announced, Expectation, Outcome, Shape};
 
+use super::suspect::{Cause, Seen, Suspect, Why};
 use super::tempo::Tempo;
 
 /// Suspects that are remembered; who comes beyond is left to the audit, and counted.
@@ -43,52 +45,6 @@ const MAX_REFILLS: usize = 16_384;
 const MAX_POSTPONED: u8 = 2;
 /// What was written is remembered for so many graces: a derived key is judged two after the event.
 const REMEMBERED_GRACES: u32 = 3;
-
-/// Why somebody is a suspect.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Cause {
-    /// A key was announced.
-    pub announced: bool,
-    /// The audit found a difference.
-    pub audited: bool,
-    /// We wrote.
-    pub ours: bool,
-}
-
-impl Cause {
-    const ANNOUNCED: Cause = Cause { announced: true, audited: false, ours: false };
-    const AUDITED: Cause = Cause { announced: false, audited: true, ours: false };
-    const OURS: Cause = Cause { announced: false, audited: false, ours: true };
-
-    fn join(&mut self, other: Cause) {
-        self.announced |= other.announced;
-        self.audited |= other.audited;
-        self.ours |= other.ours;
-    }
-}
-
-/// A suspect whose time has come.
-#[derive(Debug, Clone)]
-pub struct Suspect {
-    /// Who.
-    pub user: User,
-    /// Why.
-    pub cause: Cause,
-    /// What was written last, where that is all there is to know.
-    pub written: Option<Arc<Expectation>>,
-    /// The one key that was announced, where that goes by itself: when it is absent, nothing is wrong.
-    pub only: Option<Bytes>,
-    /// When they were written last.
-    last: Instant,
-    postponed: u8,
-}
-
-impl Suspect {
-    /// Whether we wrote, and what cannot be told.
-    pub fn is_ours(&self) -> bool {
-        self.cause.ours && self.written.is_none()
-    }
-}
 
 /// Shared by the pipeline, which writes, by those who hear what is announced, and by those who look.
 pub struct Ledger {
@@ -120,13 +76,6 @@ struct State {
     tempo: Tempo,
     /// Of the plan before.
     shape: Option<Arc<Shape>>,
-}
-
-struct Why {
-    cause: Cause,
-    last: Instant,
-    only: Option<Bytes>,
-    postponed: u8,
 }
 
 struct Written {
@@ -182,12 +131,15 @@ impl Ledger {
             let absent = matches!(outcome, Outcome::Refused { .. }).then(|| self.key_map.plan_absent(&user));
             let is_whole = plan.whole && matches!(outcome, Outcome::Applied(_));
             let left = absent.as_ref().or(is_whole.then_some(&plan));
+            // Of a user who is gone nothing is to be there, also of keys that are only ever deleted, whose announcements are noted elsewhere.
+            let is_gone = left.is_some_and(|left| left.deletes_user);
+            let seen = if is_gone { Seen::Nothing } else { Seen::Announced };
             let left = left.map(|left| Expectation::of(left, &self.timed, &mut state.shape));
             // A completed row alone leaves what is compared as it was, and deletes nothing.
             if left.is_some() || plan.row_xid.is_some() || plan.rereads {
                 self.remember(&mut state, &user, left.map(Arc::new), now);
             }
-            self.add(&mut state, user, Cause::OURS, None, now);
+            self.add(&mut state, user, Cause::OURS, seen, now);
         }
         let long = self.grace * REMEMBERED_GRACES;
         while let Some(user) = pop_due(&mut state.old, now) {
@@ -217,18 +169,21 @@ impl Ledger {
         }
     }
 
-    fn add(&self, state: &mut State, user: User, cause: Cause, only: Option<&Bytes>, now: Instant) {
+    fn add(&self, state: &mut State, user: User, cause: Cause, seen: Seen<'_>, now: Instant) {
         if let Some(why) = state.suspects.get_mut(&user) {
             why.cause.join(cause);
             why.last = why.last.max(now);
-            why.only = why.only.take().filter(|known| only == Some(known));
+            why.only = why.only.take().filter(|known| matches!(seen, Seen::Expiring(key) if key == known));
+            seen.note(&mut why.announced);
         } else if state.suspects.len() < MAX_SUSPECTS {
             let due = now + self.grace;
             // Mostly the last; who is put off comes before others.
             let at = state.due.partition_point(|(other, _)| *other <= due);
             state.due.insert(at, (due, user.clone()));
-            let only = only.map(|key| Bytes::copy_from_slice(key));
-            state.suspects.insert(user, Why { cause, only, last: now, postponed: 0 });
+            let mut announced = Announced::default();
+            seen.note(&mut announced);
+            let only = seen.expiring();
+            state.suspects.insert(user, Why { cause, only, announced, last: now, postponed: 0 });
         } else {
             self.metrics.overflows.inc();
         }
@@ -243,8 +198,8 @@ impl Ledger {
             let user = User { user_type: user_type.into(), id: id.into(), numeric_id: false };
             match fate {
                 Fate::Deleted => self.refill(&mut state, key, user, now),
-                Fate::Lasts => self.add(&mut state, user, Cause::ANNOUNCED, None, now),
-                Fate::Expires => self.add(&mut state, user, Cause::ANNOUNCED, Some(key), now),
+                Fate::Lasts => self.add(&mut state, user, Cause::ANNOUNCED, Seen::Lasting(key), now),
+                Fate::Expires => self.add(&mut state, user, Cause::ANNOUNCED, Seen::Expiring(key), now),
             }
         }
     }
@@ -264,7 +219,7 @@ impl Ledger {
 
     /// The audit found a difference.
     pub fn suspect(&self, user: User, now: Instant) {
-        self.add(&mut self.state(), user, Cause::AUDITED, None, now);
+        self.add(&mut self.state(), user, Cause::AUDITED, Seen::Nothing, now);
     }
 
     /// Suspects whose time has come, no more than so many.
@@ -274,14 +229,15 @@ impl Ledger {
         while taken.len() < limit
             && let Some(user) = pop_due(&mut state.due, now)
         {
-            let Some(Why { cause, only, last, postponed }) = state.suspects.remove(&user) else { continue };
+            let Some(why) = state.suspects.remove(&user) else { continue };
+            let Why { cause, only, announced, last, postponed } = why;
             let written = state.written.get(&user).and_then(|written| written.left.clone());
-            taken.push(Suspect { user, cause, written, only, last, postponed });
+            taken.push(Suspect { user, cause, written, announced, only, last, postponed });
         }
         while state.suspects.len() < MAX_SUSPECTS / 2
             && let Some(user) = state.unlooked.pop()
         {
-            self.add(&mut state, user, Cause::OURS, None, now);
+            self.add(&mut state, user, Cause::OURS, Seen::Nothing, now);
         }
         taken
     }
@@ -298,7 +254,7 @@ impl Ledger {
         }
         let mut state = self.state();
         // Not by a whole grace more: the write that is wrong may be the last one.
-        self.add(&mut state, suspect.user.clone(), suspect.cause, None, suspect.last);
+        self.add(&mut state, suspect.user.clone(), suspect.cause, Seen::Nothing, suspect.last);
         if let Some(why) = state.suspects.get_mut(&suspect.user) {
             why.postponed = why.postponed.max(suspect.postponed + 1);
         }
@@ -309,7 +265,7 @@ impl Ledger {
     pub fn put_back(&self, suspects: Vec<Suspect>, now: Instant) {
         let mut state = self.state();
         for Suspect { user, cause, .. } in suspects {
-            self.add(&mut state, user, cause, None, now);
+            self.add(&mut state, user, cause, Seen::Nothing, now);
         }
     }
 

@@ -22,7 +22,7 @@ fn live() -> Ledger {
 fn plan(ledger: &Ledger, id: &str, kind: Kind, value: Value) -> KeyPlan {
     let commit = CommitInfo { commit_lsn: Lsn(16), time: PgTime(0), xid: Xid64(9) };
     ledger.key_map.plan(&Event {
-        user: User { user_type: "live".into(), id: id.into(), numeric_id: true },
+        user: user(id),
         kind,
         commit: Arc::new(commit),
         position: Position { commit_lsn: Lsn(16), ordinal: 0 },
@@ -32,6 +32,10 @@ fn plan(ledger: &Ledger, id: &str, kind: Kind, value: Value) -> KeyPlan {
         completed: Vec::new(),
         doubt: None,
     })
+}
+
+fn user(id: &str) -> User {
+    User { user_type: "live".into(), id: id.into(), numeric_id: true }
 }
 
 fn keys(keys: &[&'static str]) -> Vec<Bytes> {
@@ -76,6 +80,28 @@ fn whom_we_wrote_is_looked_at_even_where_nothing_is_announced() {
     let known: Vec<_> = due.iter().map(|suspect| (&*suspect.user.id, suspect.written.is_some())).collect();
     assert_eq!(known, [("1", true), ("2", false), ("3", false)], "what was not sent is not known");
     assert!(due.iter().all(|suspect| suspect.cause == Cause::OURS));
+}
+
+#[test]
+fn of_whom_we_wrote_it_is_known_which_keys_were_announced() {
+    let now = Instant::now();
+    let ledger = live();
+    let of = |id: &str, kind| plan(&ledger, id, kind, Value::Text("5".into()));
+    let written = vec![of("1", Kind::Updated), of("2", Kind::Updated), of("3", Kind::Deleted)];
+    ledger.announced(&keys(&["user:{live:1}:config", "user_stats:live:1"]), now);
+    ledger.wrote(written, &[APPLIED, APPLIED, APPLIED], true, now);
+    ledger.announced(&keys(&["user_balance:live:1", "user:{live:1}:config"]), now);
+    ledger.suspect(user("2"), now);
+    let due = ledger.take_due(9, now + GRACE);
+    let mut two = Announced::default();
+    two.note(b"user:{live:1}:config");
+    two.note(b"user_balance:live:1");
+    let known: Vec<_> = due.iter().map(|suspect| (&*suspect.user.id, suspect.announced.clone())).collect();
+    assert_eq!(known, [("1", two), ("2", Announced::Unknown), ("3", Announced::Unknown)]);
+    assert!(due.iter().all(|suspect| suspect.written.is_some()));
+    ledger.put_back(due, now);
+    let due = ledger.take_due(9, now + GRACE);
+    assert!(due.iter().all(|suspect| suspect.announced == Announced::Unknown) && due.len() == 3);
 }
 
 #[test]

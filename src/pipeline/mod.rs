@@ -28,6 +28,7 @@ pub mod quarantine;
 pub mod queue;
 mod recent;
 pub mod session;
+mod suspect;
 mod tempo;
 mod truncate;
 
@@ -35,6 +36,7 @@ pub use chunks::{Chunk, ChunkEnd, Compares};
 pub use errand::{Errand, ErrandSender, Finished, Look, Mark};
 pub use heal::{Cure, Outset};
 pub use ledger::Ledger;
+pub use suspect::Suspect;
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;

@@ -25,6 +25,40 @@ enum Reading {
     Presence,
 }
 
+/// Which keys of a user were announced as written or deleted since the user was last looked at. Whatever else a plan has
+/// left is still as it was left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Announced {
+    /// Those with these digests, and no others.
+    Keys(Vec<u64>),
+    /// It is not known.
+    Unknown,
+}
+
+impl Default for Announced {
+    fn default() -> Announced {
+        Announced::Keys(Vec::new())
+    }
+}
+
+impl Announced {
+    /// Notes a key.
+    pub fn note(&mut self, key: &[u8]) {
+        let digest = digest([Some(key)]);
+        match self {
+            Announced::Keys(digests) if !digests.contains(&digest) => digests.push(digest),
+            _ => {}
+        }
+    }
+
+    fn has(&self, key: &[u8]) -> bool {
+        match self {
+            Announced::Keys(digests) => digests.contains(&digest([Some(key)])),
+            Announced::Unknown => true,
+        }
+    }
+}
+
 /// What a plan has left behind: digests of what is compared, and what it has deleted.
 #[derive(Debug)]
 pub struct Expectation {
@@ -85,9 +119,16 @@ impl Expectation {
             || std::iter::from_fn(&mut pattern).any(|(prefix, suffix)| matches(key, prefix, suffix))
     }
 
-    /// One command for each key.
-    pub(super) fn commands(&self) -> impl Iterator<Item = (Bytes, Command)> {
-        self.keys.iter().zip(&self.shape.0).map(|(key, (reading, _))| {
+    /// What is to be read: each key that was announced, how, whether all of it may be absent, and the digest.
+    fn asked(&self, announced: &Announced) -> impl Iterator<Item = (&[u8], &Reading, bool, u64)> {
+        let all = self.keys.iter().zip(&self.shape.0).zip(&self.digests);
+        let all = all.map(|((key, (reading, may_lack)), digest)| (key, reading, *may_lack, *digest));
+        all.filter(|(key, ..)| announced.has(key))
+    }
+
+    /// One command for each key that was announced.
+    pub(super) fn commands(&self, announced: &Announced) -> Vec<(Bytes, Command)> {
+        let command = |(key, reading, ..): (&[u8], &Reading, bool, u64)| {
             let key = Bytes::copy_from_slice(key);
             let command = match reading {
                 Reading::Fields(fields) => {
@@ -97,27 +138,33 @@ impl Expectation {
                 Reading::Presence => Command::new("EXISTS", vec![key.clone()]),
             };
             (key, command)
-        })
+        };
+        self.asked(announced).map(command).collect()
     }
 
-    /// How many commands it takes.
-    pub(super) fn len(&self) -> usize {
-        self.digests.len()
+    /// Whether the answers to [`commands`](Expectation::commands) say that all is as it was left. Takes as many as there
+    /// are commands.
+    pub(super) fn is_met(
+        &self,
+        announced: &Announced,
+        answers: &mut impl Iterator<Item = Result<Reply, NodeError>>,
+    ) -> bool {
+        let mut is_met = true;
+        for ((_, reading, may_lack, wanted), answer) in self.asked(announced).zip(answers) {
+            is_met &= is_as_left(reading, may_lack, wanted, &answer);
+        }
+        is_met
     }
+}
 
-    /// Whether the answers, in the order of [`commands`](Expectation::commands), say that all is as it was left.
-    pub(super) fn is_met(&self, answers: &[Result<Reply, NodeError>]) -> bool {
-        let expected = self.shape.0.iter().zip(&self.digests);
-        expected.zip(answers).all(|(((reading, may_lack), wanted), answer)| {
-            let Ok(answer) = answer else { return false };
-            let texts = || answer.list().iter().map(|held| held.text().map(|text| &**text));
-            match reading {
-                Reading::Fields(_) if texts().all(|held| held.is_none()) => *may_lack,
-                Reading::Fields(_) => digest(texts()) == *wanted,
-                Reading::Text => answer.text().is_none_or(|held| digest([Some(&**held)]) == *wanted),
-                Reading::Presence => answer.int() != Some(1),
-            }
-        })
+fn is_as_left(reading: &Reading, may_lack: bool, wanted: u64, answer: &Result<Reply, NodeError>) -> bool {
+    let Ok(answer) = answer else { return false };
+    let texts = || answer.list().iter().map(|held| held.text().map(|text| &**text));
+    match reading {
+        Reading::Fields(_) if texts().all(|held| held.is_none()) => may_lack,
+        Reading::Fields(_) => digest(texts()) == wanted,
+        Reading::Text => answer.text().is_none_or(|held| digest([Some(&**held)]) == wanted),
+        Reading::Presence => answer.int() != Some(1),
     }
 }
 
@@ -140,15 +187,21 @@ mod tests {
         Ok(Reply::List(vec![Reply::Text(balance.into()), email]))
     }
 
+    fn is_met(expected: &Expectation, answers: &[Result<Reply, NodeError>]) -> bool {
+        assert_eq!(expected.commands(&Announced::Unknown).len(), answers.len());
+        expected.is_met(&Announced::Unknown, &mut answers.iter().cloned())
+    }
+
     #[test]
     fn an_expectation_is_met_by_what_was_written() {
         let mut last = None;
         let expected = Expectation::of(&plan(steps()), &Timed::default(), &mut last);
-        let names: Vec<_> = expected.commands().map(|(key, _)| key).collect();
+        let commands = expected.commands(&Announced::Unknown);
+        let names: Vec<_> = commands.iter().map(|(key, _)| key).collect();
         assert_eq!(names, ["user:{live:7}:config", "user_balance:live:7"]);
         let nothing = || Ok(Reply::List(vec![Reply::Nil, Reply::Nil]));
-        assert!(expected.is_met(&[hash("10.5", Reply::Nil), text("10.5")]));
-        assert!(expected.is_met(&[hash("10.5", Reply::Nil), Ok(Reply::Nil)]), "it has expired");
+        assert!(is_met(&expected, &[hash("10.5", Reply::Nil), text("10.5")]));
+        assert!(is_met(&expected, &[hash("10.5", Reply::Nil), Ok(Reply::Nil)]), "it has expired");
         for other in [
             [hash("10.50", Reply::Nil), text("10.5")],
             [hash("10.5", Reply::Text("x".into())), text("10.5")],
@@ -156,10 +209,28 @@ mod tests {
             [nothing(), text("10.5")],
             [Err(NodeError::WrongType), text("10.5")],
         ] {
-            assert!(!expected.is_met(&other), "{other:?}");
+            assert!(!is_met(&expected, &other), "{other:?}");
         }
         let again = Expectation::of(&plan(steps()), &Timed::default(), &mut last);
         assert!(Arc::ptr_eq(&expected.shape, &again.shape), "names are kept once");
+    }
+
+    #[test]
+    fn only_keys_that_were_announced_are_read() {
+        let expected = Expectation::of(&plan(steps()), &Timed::default(), &mut None);
+        let mut announced = Announced::default();
+        assert!(expected.commands(&announced).is_empty());
+        announced.note(b"user_balance:live:7");
+        announced.note(b"user_balance:live:7");
+        announced.note(b"user:{live:8}:config");
+        assert!(matches!(&announced, Announced::Keys(digests) if digests.len() == 2));
+        let commands = expected.commands(&announced);
+        let names: Vec<_> = commands.iter().map(|(key, _)| key).collect();
+        assert_eq!(names, ["user_balance:live:7"]);
+        let mut answers = [text("9"), text("of the next one")].into_iter();
+        assert!(!expected.is_met(&announced, &mut answers));
+        assert_eq!(answers.len(), 1, "no more answers are taken than were asked for");
+        assert!(expected.is_met(&announced, &mut [text("10.5")].into_iter()));
     }
 
     #[test]

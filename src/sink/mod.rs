@@ -75,7 +75,7 @@ use crate::metrics::SinkMetrics;
 pub use beside::{Beside, Held, Seen, Wanted};
 pub use compare::{Difference, Question};
 pub use epochs::Epochs;
-pub use expect::{Expectation, Shape};
+pub use expect::{Announced, Expectation, Shape};
 pub use fence::Written;
 pub use keyspace::Walk;
 pub use lease::{Freshness, Renewed, nonce};

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::compare::{Difference, Question, by_owner};
-use super::expect::Expectation;
+use super::expect::{Announced, Expectation};
 use super::lanes::Trouble;
 use super::node::{Command, Login, Node};
 use super::reply::{NodeError, Reply};
@@ -162,14 +162,24 @@ impl TrackedReader {
         questions.iter().map(judge).collect()
     }
 
-    /// Of each expectation whether it is met at the moment; not where that cannot be read.
-    pub async fn holds(&self, expected: &[Arc<Expectation>]) -> Vec<bool> {
-        let commands: Vec<(Bytes, Command)> = expected.iter().flat_map(|one| one.commands()).collect();
+    /// Of each expectation whether it is met at the moment, as far as its keys were announced; of none where a node does
+    /// not answer: what is written there is not announced either.
+    pub async fn holds(&self, expected: &[(Arc<Expectation>, Announced)]) -> Vec<bool> {
+        let commands: Vec<(Bytes, Command)> =
+            expected.iter().flat_map(|(left, announced)| left.commands(announced)).collect();
         let commands = commands.iter().map(|(key, command)| (key, command.clone())).collect();
         let mut answers = self.read(commands).await.into_iter();
-        let is_met =
-            |one: &Arc<Expectation>| one.is_met(&answers.by_ref().take(one.len()).collect::<Vec<_>>());
-        expected.iter().map(is_met).collect()
+        let is_met = |(left, announced): &(Arc<Expectation>, Announced)| left.is_met(announced, &mut answers);
+        let met: Vec<bool> = expected.iter().map(is_met).collect();
+        match self.all_answer().await {
+            true => met,
+            false => vec![false; met.len()],
+        }
+    }
+
+    async fn all_answer(&self) -> bool {
+        let pings = self.nodes.values().map(|node| node.call(Command::fixed("PING", &[])));
+        futures_util::future::join_all(pings).await.iter().all(Result::is_ok)
     }
 
     /// Of each key whether it is known to be absent.

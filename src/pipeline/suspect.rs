@@ -1,0 +1,97 @@
+//! A user whose keys may not hold what the database says, and what is known of that.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::balance::User;
+use crate::sink::{Announced, Expectation};
+
+/// Why somebody is a suspect.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cause {
+    /// A key was announced.
+    pub announced: bool,
+    /// The audit found a difference.
+    pub audited: bool,
+    /// We wrote.
+    pub ours: bool,
+}
+
+impl Cause {
+    pub(super) const ANNOUNCED: Cause = Cause { announced: true, audited: false, ours: false };
+    pub(super) const AUDITED: Cause = Cause { announced: false, audited: true, ours: false };
+    pub(super) const OURS: Cause = Cause { announced: false, audited: false, ours: true };
+
+    pub(super) fn join(&mut self, other: Cause) {
+        self.announced |= other.announced;
+        self.audited |= other.audited;
+        self.ours |= other.ours;
+    }
+}
+
+/// A suspect whose time has come.
+#[derive(Debug, Clone)]
+pub struct Suspect {
+    /// Who.
+    pub user: User,
+    /// Why.
+    pub cause: Cause,
+    /// What was written last, where that is all there is to know.
+    pub written: Option<Arc<Expectation>>,
+    /// What may not be as it was written.
+    pub announced: Announced,
+    /// The one key that was announced, where that goes by itself: when it is absent, nothing is wrong.
+    pub only: Option<Bytes>,
+    /// When they were written last.
+    pub(super) last: Instant,
+    pub(super) postponed: u8,
+}
+
+impl Suspect {
+    /// Whether we wrote, and what cannot be told.
+    pub fn is_ours(&self) -> bool {
+        self.cause.ours && self.written.is_none()
+    }
+}
+
+/// A suspect whose time has not come.
+pub(super) struct Why {
+    pub(super) cause: Cause,
+    pub(super) last: Instant,
+    pub(super) announced: Announced,
+    pub(super) only: Option<Bytes>,
+    pub(super) postponed: u8,
+}
+
+/// What is known of a suspect's keys.
+#[derive(Clone, Copy)]
+pub(super) enum Seen<'k> {
+    /// Whatever was touched was announced.
+    Announced,
+    /// This one was announced, and stays until it is deleted.
+    Lasting(&'k Bytes),
+    /// This one was, and goes by itself.
+    Expiring(&'k Bytes),
+    /// Nothing.
+    Nothing,
+}
+
+impl Seen<'_> {
+    pub(super) fn note(self, announced: &mut Announced) {
+        match self {
+            Seen::Announced => {}
+            Seen::Lasting(key) | Seen::Expiring(key) => announced.note(key),
+            Seen::Nothing => *announced = Announced::Unknown,
+        }
+    }
+
+    pub(super) fn expiring(self) -> Option<Bytes> {
+        match self {
+            // A copy: a key shares the buffer of all that were announced with it.
+            Seen::Expiring(key) => Some(Bytes::copy_from_slice(key)),
+            _ => None,
+        }
+    }
+}
