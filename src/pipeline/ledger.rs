@@ -32,8 +32,11 @@ use super::tempo::Tempo;
 
 /// Suspects that are remembered; who comes beyond is left to the audit, and counted.
 const MAX_SUSPECTS: usize = 16_384;
-/// Users changed while nothing was watched; 48 bytes each. They become suspects as there is room for them.
+/// Users changed while nothing was watched; 48 bytes each. They become suspects little by little.
 const MAX_CHANGED: usize = 65_536;
+/// Of those so many become suspects with each look, of which there are twenty in a second: half of what the database is
+/// asked at most.
+const UNLOOKED_AT_ONCE: usize = 50;
 /// Users of whom it is remembered what was written last, about 1 KB each: all events of three graces of a second, at
 /// the most at which is watched.
 const MAX_WRITTEN: usize = 12_288;
@@ -234,9 +237,11 @@ impl Ledger {
             let written = state.written.get(&user).and_then(|written| written.left.clone());
             taken.push(Suspect { user, cause, written, announced, only, last, postponed });
         }
-        while state.suspects.len() < MAX_SUSPECTS / 2
-            && let Some(user) = state.unlooked.pop()
-        {
+        // One by one these are read from the database, and who is announced meanwhile must not wait behind them.
+        let is_idle = taken.len() < limit && state.suspects.len() < MAX_SUSPECTS / 2;
+        let spare = if is_idle { UNLOOKED_AT_ONCE } else { 0 };
+        let from = state.unlooked.len().saturating_sub(spare);
+        for user in state.unlooked.split_off(from) {
             self.add(&mut state, user, Cause::OURS, Seen::Nothing, now);
         }
         taken
@@ -298,8 +303,8 @@ impl Ledger {
     /// Something may not have been announced. What was written last is no longer known either.
     pub fn interrupt(&self) {
         let mut state = self.state();
-        let State { suspects, due, changed, unlooked, written, .. } = std::mem::take(&mut *state);
-        *state = State { suspects, due, changed, ..State::default() };
+        let State { suspects, due, changed, unlooked, written, tempo, .. } = std::mem::take(&mut *state);
+        *state = State { suspects, due, changed, tempo, ..State::default() };
         // The break is older than the news of it.
         for user in written.into_keys().chain(unlooked) {
             self.change(&mut state, user);

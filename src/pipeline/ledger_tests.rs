@@ -7,6 +7,8 @@ use crate::sink::Applied;
 use crate::txn::CommitInfo;
 
 const GRACE: Duration = Duration::from_secs(1);
+/// From report to report.
+const QUARTER: Duration = Duration::from_millis(250);
 const APPLIED: Outcome = Outcome::Applied(Applied { as_update: false, retyped_keys: 0 });
 
 /// A ledger that watches since `now`.
@@ -204,12 +206,32 @@ fn who_was_changed_while_nothing_was_announced_is_looked_at_afterwards() {
 }
 
 #[test]
+fn who_is_announced_does_not_wait_behind_all_who_were_changed_unwatched() {
+    let now = Instant::now();
+    let ledger = live();
+    ledger.interrupt();
+    let of = |id: usize| plan(&ledger, &id.to_string(), Kind::Updated, Value::Text("5".into()));
+    for id in 1..=3 * UNLOOKED_AT_ONCE {
+        ledger.wrote(vec![of(id)], &[APPLIED], true, now);
+    }
+    ledger.resume();
+    assert!(ledger.take_due(100, now).is_empty());
+    ledger.announced(&keys(&["user_balance:live:900", "user_balance:live:901"]), now);
+    let due = ledger.take_due(UNLOOKED_AT_ONCE + 2, now + GRACE);
+    assert_eq!(due.len(), UNLOOKED_AT_ONCE + 2);
+    assert!(due.iter().any(|suspect| &*suspect.user.id == "900"), "only the first of them are before");
+    assert!(ledger.take_due(100, now + GRACE * 2).is_empty(), "a full look leaves no time for them");
+    assert_eq!(ledger.take_due(100, now + GRACE * 3).len(), UNLOOKED_AT_ONCE);
+    assert_eq!(ledger.take_due(100, now + GRACE * 4).len(), UNLOOKED_AT_ONCE, "and then all were");
+}
+
+#[test]
 fn watching_rests_while_there_is_much_to_do() {
     let mut now = Instant::now();
     let ledger = live();
     let wanted = ledger.wanted();
     let mut report = |lag: u64, loaded: bool| {
-        now += Duration::from_millis(250);
+        now += QUARTER;
         ledger.report(Duration::from_millis(lag), loaded, now);
         *wanted.borrow()
     };
@@ -220,6 +242,28 @@ fn watching_rests_while_there_is_much_to_do() {
         assert!(!report(100, true));
     }
     assert!(report(100, true));
-    ledger.state().tempo.events = 2_000;
-    assert!(!report(0, true), "8,000 events a second");
+}
+
+#[test]
+fn watching_rests_above_a_rate_and_goes_on_below_it_and_a_burst_is_none() {
+    let mut now = Instant::now();
+    let ledger = live();
+    let wanted = ledger.wanted();
+    let mut reports = |events: u64, times: u32| {
+        for _ in 0..times {
+            now += QUARTER;
+            ledger.state().tempo.events = events;
+            ledger.report(Duration::ZERO, true, now);
+        }
+        *wanted.borrow()
+    };
+    assert!(reports(500, 8), "2,000 events a second");
+    assert!(reports(0, 3) && reports(2_000, 1), "what comes after a second in which nothing came");
+    assert!(reports(500, 8));
+    assert!(!reports(2_000, 8), "8,000 events a second");
+    ledger.interrupt();
+    assert!(!reports(1_100, 8), "4,400: the rate outlives the end of watching");
+    assert!(!reports(800, 20), "3,200: between the bounds it stays as it is");
+    assert!(reports(500, 8), "2,000 again");
+    assert!(reports(800, 20));
 }

@@ -4,9 +4,15 @@ use std::time::{Duration, Instant};
 
 /// Events a second above which nothing is watched: each costs Redis about 10 us more, so that it is 4 % of a core.
 const SUSPEND_EVENTS_PER_SECOND: f64 = 4_000.0;
+/// Events a second below which watching is resumed: not so few that a steady load between the two is never watched again.
+const RESUME_EVENTS_PER_SECOND: f64 = 3_000.0;
+/// What the last report counts for in the rate: after a moment in which the database stood still, much comes at once.
+const LAST_REPORT: f64 = 0.25;
 /// Lag above which nothing is watched.
 const SUSPEND_LAG: Duration = Duration::from_secs(1);
-/// Reports in a row under half of these bounds before watching is resumed.
+/// Lag below which watching is resumed.
+const RESUME_LAG: Duration = Duration::from_millis(500);
+/// Calm reports in a row before watching is resumed.
 const CALM_REPORTS: u32 = 4;
 
 /// What there was to do lately.
@@ -15,6 +21,8 @@ pub struct Tempo {
     /// Since the last report.
     pub events: u64,
     reported: Option<Instant>,
+    /// Events a second, of the last reports.
+    rate: f64,
     calm: u32,
 }
 
@@ -23,11 +31,12 @@ impl Tempo {
     pub fn allows(&mut self, lag: Duration, is_loaded: bool, is_watched: bool, now: Instant) -> bool {
         let events = std::mem::take(&mut self.events);
         let since = self.reported.replace(now).map_or(Duration::from_secs(1), |before| now - before);
-        let load = (events as f64 / since.as_secs_f64().max(0.001) / SUSPEND_EVENTS_PER_SECOND)
-            .max(lag.as_secs_f64() / SUSPEND_LAG.as_secs_f64());
-        self.calm = if is_loaded && load < 0.5 { self.calm.saturating_add(1) } else { 0 };
+        let now = events as f64 / since.as_secs_f64().max(0.001);
+        self.rate += (now - self.rate) * LAST_REPORT;
+        let is_calm = is_loaded && self.rate < RESUME_EVENTS_PER_SECOND && lag < RESUME_LAG;
+        self.calm = if is_calm { self.calm.saturating_add(1) } else { 0 };
         match is_watched {
-            true => is_loaded && load <= 1.0,
+            true => is_loaded && self.rate <= SUSPEND_EVENTS_PER_SECOND && lag <= SUSPEND_LAG,
             false => self.calm >= CALM_REPORTS,
         }
     }
