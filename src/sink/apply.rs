@@ -21,6 +21,7 @@ use super::script::Verdict;
 use super::slots::Address;
 use super::{Applied, Fencing, Flight, Outcome, Sink};
 use crate::backoff::Outage;
+use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::keyplan::Guard;
 
@@ -96,6 +97,21 @@ impl Sink {
     /// Transient where a node was connected again or replaced under way, and so may have lost something: the records
     /// have to be read first, and what was under way is to be sent again. None of Redis' own: they are retried.
     pub async fn apply(&mut self, flight: &Flight) -> Result<Vec<Outcome>> {
+        self.apply_with(flight, true).await
+    }
+
+    /// Stores a checkpoint before the stream begins, as [`apply`](Sink::apply) does; the index of derived keys, for which
+    /// all keys are looked through, is left to the first flight.
+    ///
+    /// # Errors
+    /// As [`apply`](Sink::apply).
+    pub async fn store_first(&mut self, checkpoint: Checkpoint) -> Result<()> {
+        let (plans, checkpoint) = (Vec::new(), Some(checkpoint));
+        let flight = Flight { plans, fencing: Fencing::Stream, checkpoint };
+        self.apply_with(&flight, false).await.map(drop)
+    }
+
+    async fn apply_with(&mut self, flight: &Flight, indexed: bool) -> Result<Vec<Outcome>> {
         self.derived.begin();
         (self.has_stored, self.unkept) = (false, None);
         self.metrics.in_flight.set(i64::try_from(flight.plans.len()).unwrap_or(i64::MAX));
@@ -103,7 +119,7 @@ impl Sink {
         let mut outage = Outage::new(RETRY.0, RETRY.1, self.seed);
         let mut redirects = 0;
         loop {
-            match self.attempt(flight, &mut run).await {
+            match self.attempt(flight, &mut run, indexed).await {
                 Ok(Attempt::Done) => break,
                 Ok(Attempt::Uncompared) => return Err(self.uncompared()),
                 Err(Trouble { error: NodeError::LaterEpoch(epoch), .. }) => {
@@ -133,13 +149,17 @@ impl Sink {
     }
 
     /// One try at all that is still to be done.
-    async fn attempt(&mut self, flight: &Flight, run: &mut Option<Run>) -> Result<Attempt, Trouble> {
+    async fn attempt(
+        &mut self,
+        flight: &Flight,
+        run: &mut Option<Run>,
+        indexed: bool,
+    ) -> Result<Attempt, Trouble> {
         self.lanes.connect_all().await?;
         if !self.is_compared() && !self.kept.nothing() && !self.lost_nothing().await? {
             return Ok(Attempt::Uncompared);
         }
-        // It looks through all keys, which takes longer than a start may take that writes a checkpoint and no plan.
-        if !flight.plans.is_empty() {
+        if indexed {
             self.derived.ready(&mut self.lanes).await?;
         }
         if run.is_none() {

@@ -27,7 +27,7 @@ use crate::lsn::{Lsn, Xid64};
 use crate::pipeline::session::{Session, Signals};
 use crate::pipeline::{Identity, Pipeline};
 use crate::resync::cursor::{self, Reached};
-use crate::sink::{Fencing, Flight, LoadMark};
+use crate::sink::LoadMark;
 use crate::wire::{self, Stream, Tripwire};
 use budget::Budget;
 use published::Carried;
@@ -323,9 +323,8 @@ impl Supervisor {
             timeline: server.timeline,
             applied: held,
         };
-        let flight = Flight { plans: Vec::new(), fencing: Fencing::Stream, checkpoint: Some(checkpoint) };
         let sink = pipeline.sink().await?;
-        sink.apply(&flight).await?;
+        sink.store_first(checkpoint).await?;
         match sink.is_compared() {
             true => Ok(()),
             false => Err(Error::transient("a redis node was connected again while it was compared", "")),
