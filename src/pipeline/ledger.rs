@@ -27,7 +27,7 @@ use crate::keyplan::{Fate, KeyMap, KeyPlan, Timed};
 use crate::metrics::AuditMetrics;
 use crate::sink::{Announced, Expectation, Outcome, Shape};
 
-use super::suspect::{Cause, Seen, Suspect, Why};
+use super::suspect::{Cause, Seen, Sight, Suspect, Why};
 use super::tempo::Tempo;
 
 /// Suspects that are remembered; who comes beyond is left to the audit, and counted.
@@ -38,7 +38,7 @@ const MAX_CHANGED: usize = 65_536;
 /// asked at most.
 const UNLOOKED_AT_ONCE: usize = 50;
 /// Users of whom it is remembered what was written last, about 1 KB each: all events of three graces of a second, at
-/// the most at which is watched.
+/// the most at which is watched. Whoever is beyond in a burst is read from the database.
 const MAX_WRITTEN: usize = 12_288;
 /// Derived keys that were announced and are not judged yet.
 const MAX_REFILLS: usize = 16_384;
@@ -64,6 +64,9 @@ pub struct Ledger {
 struct State {
     /// Whether everything that is written is announced.
     live: bool,
+    /// Since the last flight left, and since the one before did, which may not be counted yet.
+    out: Sight,
+    landed: Sight,
     suspects: HashMap<User, Why>,
     /// By the time at which each is due.
     due: VecDeque<(Instant, User)>,
@@ -114,6 +117,12 @@ impl Ledger {
         &self.timed
     }
 
+    /// A flight leaves: what is announced from now on may be its own.
+    pub fn departs(&self) {
+        let mut state = self.state();
+        state.landed = std::mem::replace(&mut state.out, Sight::begin());
+    }
+
     /// Redis acknowledged these plans, which are of the stream or rows that were read.
     pub fn wrote(&self, plans: Vec<KeyPlan>, outcomes: &[Outcome], from_stream: bool, now: Instant) {
         if self.mode == ForeignWrites::Off || plans.is_empty() {
@@ -136,7 +145,8 @@ impl Ledger {
             let left = absent.as_ref().or(is_whole.then_some(&plan));
             // Of a user who is gone nothing is to be there, also of keys that are only ever deleted, whose announcements are noted elsewhere.
             let is_gone = left.is_some_and(|left| left.deletes_user);
-            let seen = if is_gone { Seen::Nothing } else { Seen::Announced };
+            let is_seen = !is_gone && state.out.has_seen(&user) && state.landed.has_seen(&user);
+            let seen = if is_seen { Seen::Announced } else { Seen::Nothing };
             let left = left.map(|left| Expectation::of(left, &self.timed, &mut state.shape));
             // A completed row alone leaves what is compared as it was, and deletes nothing.
             if left.is_some() || plan.row_xid.is_some() || plan.rereads {
@@ -188,6 +198,8 @@ impl Ledger {
             let only = seen.expiring();
             state.suspects.insert(user, Why { cause, only, announced, last: now, postponed: 0 });
         } else {
+            state.out.blink();
+            state.landed.blink();
             self.metrics.overflows.inc();
         }
     }
@@ -233,6 +245,8 @@ impl Ledger {
             && let Some(user) = pop_due(&mut state.due, now)
         {
             let Some(why) = state.suspects.remove(&user) else { continue };
+            state.out.forget(&user);
+            state.landed.forget(&user);
             let Why { cause, only, announced, last, postponed } = why;
             let written = state.written.get(&user).and_then(|written| written.left.clone());
             taken.push(Suspect { user, cause, written, announced, only, last, postponed });
@@ -295,6 +309,8 @@ impl Ledger {
     pub fn resume(&self) {
         let mut state = self.state();
         state.live = true;
+        state.out.blink();
+        state.landed.blink();
         let changed = std::mem::take(&mut state.changed);
         state.unlooked.extend(changed);
         self.metrics.watching.set(1);

@@ -40,6 +40,10 @@ fn user(id: &str) -> User {
     User { user_type: "live".into(), id: id.into(), numeric_id: true }
 }
 
+fn keys_of(id: usize) -> [Bytes; 1] {
+    [format!("user:{{live:{id}}}:config").into()]
+}
+
 fn keys(keys: &[&'static str]) -> Vec<Bytes> {
     keys.iter().map(|key| Bytes::from(*key)).collect()
 }
@@ -90,6 +94,9 @@ fn of_whom_we_wrote_it_is_known_which_keys_were_announced() {
     let ledger = live();
     let of = |id: &str, kind| plan(&ledger, id, kind, Value::Text("5".into()));
     let written = vec![of("1", Kind::Updated), of("2", Kind::Updated), of("3", Kind::Deleted)];
+    // One flight is counted after the next has left.
+    ledger.departs();
+    ledger.departs();
     ledger.announced(&keys(&["user:{live:1}:config", "user_stats:live:1"]), now);
     ledger.wrote(written, &[APPLIED, APPLIED, APPLIED], true, now);
     ledger.announced(&keys(&["user_balance:live:1", "user:{live:1}:config"]), now);
@@ -104,6 +111,49 @@ fn of_whom_we_wrote_it_is_known_which_keys_were_announced() {
     ledger.put_back(due, now);
     let due = ledger.take_due(9, now + GRACE);
     assert!(due.iter().all(|suspect| suspect.announced == Announced::Unknown) && due.len() == 3);
+}
+
+/// A look that falls between what is announced and what was written takes the news away with it.
+#[test]
+fn what_was_announced_is_not_known_where_some_of_it_was_taken_since_the_flight_left() {
+    let now = Instant::now();
+    let ledger = live();
+    let of = |id: &str| plan(&ledger, id, Kind::Updated, Value::Text("5".into()));
+    let known = |at: Instant| {
+        let due = ledger.take_due(99, at).into_iter();
+        due.map(|suspect| suspect.announced != Announced::Unknown).collect::<Vec<_>>()
+    };
+    ledger.wrote(vec![of("1")], &[APPLIED], true, now);
+    assert_eq!(known(now + GRACE), [false], "it left before anything was announced");
+
+    ledger.departs();
+    ledger.announced(&keys(&["user_balance:live:1"]), now);
+    ledger.take_due(9, now + GRACE);
+    // The next one leaves before this one is counted.
+    ledger.departs();
+    ledger.wrote(vec![of("1"), of("2")], &[APPLIED, APPLIED], true, now);
+    assert_eq!(known(now + GRACE), [false, true], "the first was looked at meanwhile");
+
+    ledger.departs();
+    ledger.departs();
+    ledger.interrupt();
+    ledger.resume();
+    ledger.wrote(vec![of("3")], &[APPLIED], true, now);
+    assert_eq!(known(now + GRACE), [false], "nothing was announced in between");
+
+    ledger.departs();
+    ledger.departs();
+    for id in 0..=MAX_SUSPECTS {
+        ledger.announced(&keys_of(id), now);
+    }
+    ledger.take_due(MAX_SUSPECTS, now + GRACE);
+    ledger.wrote(vec![of("999999")], &[APPLIED], true, now);
+    assert_eq!(known(now + GRACE), [false], "there was no room for some");
+
+    ledger.departs();
+    ledger.departs();
+    ledger.wrote(vec![of("3")], &[APPLIED], true, now);
+    assert_eq!(known(now + GRACE), [true]);
 }
 
 #[test]

@@ -247,6 +247,7 @@ impl Pipeline {
             | Cargo::Quarantine(..)
             | Cargo::Clear(_) => {}
         }
+        self.ledger.departs();
         self.lane.depart(cargo, (checkpoint, fresh), &self.key_map);
     }
 

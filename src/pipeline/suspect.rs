@@ -1,5 +1,6 @@
 //! A user whose keys may not hold what the database says, and what is known of that.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -7,6 +8,9 @@ use bytes::Bytes;
 
 use crate::balance::User;
 use crate::sink::{Announced, Expectation};
+
+/// Users who are looked at while one flight is out and are remembered.
+const MAX_LOOKED_AT: usize = 8_192;
 
 /// Why somebody is a suspect.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -93,5 +97,42 @@ impl Seen<'_> {
             Seen::Expiring(key) => Some(Bytes::copy_from_slice(key)),
             _ => None,
         }
+    }
+}
+
+/// Whether what was announced of a user since a moment is still known. Who was looked at since is compared with what was
+/// written before: what was announced until then is gone with the look.
+#[derive(Default)]
+pub(super) struct Sight {
+    /// Whether all that was announced was taken in.
+    is_whole: bool,
+    /// Who was looked at.
+    looked_at: HashSet<User>,
+}
+
+impl Sight {
+    /// From now on.
+    pub(super) fn begin() -> Sight {
+        Sight { is_whole: true, looked_at: HashSet::new() }
+    }
+
+    /// Something was not taken in.
+    pub(super) fn blink(&mut self) {
+        *self = Sight::default();
+    }
+
+    /// A user is looked at.
+    pub(super) fn forget(&mut self, user: &User) {
+        if self.looked_at.len() >= MAX_LOOKED_AT {
+            self.blink();
+        }
+        if self.is_whole {
+            self.looked_at.insert(user.clone());
+        }
+    }
+
+    /// Whether all that was announced of a user is known.
+    pub(super) fn has_seen(&self, user: &User) -> bool {
+        self.is_whole && !self.looked_at.contains(user)
     }
 }

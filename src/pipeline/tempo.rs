@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// Events a second above which nothing is watched: each costs Redis about 10 us more, so that it is 4 % of a core.
 const SUSPEND_EVENTS_PER_SECOND: f64 = 4_000.0;
-/// Events a second below which watching is resumed: not so few that a steady load between the two is never watched again.
+/// Events a second below which watching is resumed. A steady load between the two bounds stays as it is, watched or not.
 const RESUME_EVENTS_PER_SECOND: f64 = 3_000.0;
 /// What the last report counts for in the rate: after a moment in which the database stood still, much comes at once.
 const LAST_REPORT: f64 = 0.25;

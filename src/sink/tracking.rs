@@ -165,16 +165,16 @@ impl TrackedReader {
     /// Of each expectation whether it is met at the moment, as far as its keys were announced; of none where a node does
     /// not answer: what is written there is not announced either.
     pub async fn holds(&self, expected: &[(Arc<Expectation>, Announced)]) -> Vec<bool> {
+        if expected.is_empty() {
+            return Vec::new();
+        }
         let commands: Vec<(Bytes, Command)> =
             expected.iter().flat_map(|(left, announced)| left.commands(announced)).collect();
         let commands = commands.iter().map(|(key, command)| (key, command.clone())).collect();
-        let mut answers = self.read(commands).await.into_iter();
+        let (answers, all_answer) = tokio::join!(self.read(commands), self.all_answer());
+        let mut answers = answers.into_iter();
         let is_met = |(left, announced): &(Arc<Expectation>, Announced)| left.is_met(announced, &mut answers);
-        let met: Vec<bool> = expected.iter().map(is_met).collect();
-        match self.all_answer().await {
-            true => met,
-            false => vec![false; met.len()],
-        }
+        expected.iter().map(is_met).map(|is_met| is_met && all_answer).collect()
     }
 
     async fn all_answer(&self) -> bool {
