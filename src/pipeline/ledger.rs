@@ -143,7 +143,8 @@ impl Ledger {
             let absent = matches!(outcome, Outcome::Refused { .. }).then(|| self.key_map.plan_absent(&user));
             let is_whole = plan.whole && matches!(outcome, Outcome::Applied(_));
             let left = absent.as_ref().or(is_whole.then_some(&plan));
-            // Of a user who is gone nothing is to be there, also of keys that are only ever deleted, whose announcements are noted elsewhere.
+            // Of a user who is gone nothing is to be there, also of keys that are only ever deleted: those make no
+            // suspects when they are announced.
             let is_gone = left.is_some_and(|left| left.deletes_user);
             let is_seen = !is_gone && state.out.has_seen(&user) && state.landed.has_seen(&user);
             let seen = if is_seen { Seen::Announced } else { Seen::Nothing };
@@ -340,6 +341,9 @@ impl Ledger {
     /// The stream ended: who goes on with it is not known.
     pub fn stand_down(&self) {
         self.state().tempo.forget();
+        // What a flight that failed has written was announced before it leaves again. Now, not when the watcher hears of
+        // it: the next session may be quicker.
+        self.interrupt();
         self.want(false);
     }
 

@@ -256,6 +256,21 @@ fn who_was_changed_while_nothing_was_announced_is_looked_at_afterwards() {
 }
 
 #[test]
+fn what_a_session_wrote_is_no_longer_known_once_it_has_ended() {
+    let now = Instant::now();
+    let ledger = live();
+    let of = || vec![plan(&ledger, "1", Kind::Updated, Value::Text("5".into()))];
+    ledger.wrote(of(), &[APPLIED], true, now);
+    ledger.stand_down();
+    // The next session, before anybody else heard of the end of the last.
+    ledger.wrote(of(), &[APPLIED], true, now);
+    ledger.resume();
+    let _ = ledger.take_due(9, now + GRACE);
+    let due = ledger.take_due(9, now + GRACE * 2);
+    assert_eq!(due.iter().map(|suspect| suspect.written.is_some()).collect::<Vec<_>>(), [false]);
+}
+
+#[test]
 fn who_is_announced_does_not_wait_behind_all_who_were_changed_unwatched() {
     let now = Instant::now();
     let ledger = live();
