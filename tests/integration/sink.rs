@@ -5,6 +5,7 @@ mod derived;
 mod faults;
 mod fences;
 mod lease;
+mod tracking;
 
 use std::sync::Arc;
 use std::time::Duration;
