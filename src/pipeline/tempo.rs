@@ -31,8 +31,8 @@ impl Tempo {
     pub fn allows(&mut self, lag: Duration, is_loaded: bool, is_watched: bool, now: Instant) -> bool {
         let events = std::mem::take(&mut self.events);
         let since = self.reported.replace(now).map_or(Duration::from_secs(1), |before| now - before);
-        let now = events as f64 / since.as_secs_f64().max(0.001);
-        self.rate += (now - self.rate) * LAST_REPORT;
+        let latest = events as f64 / since.as_secs_f64().max(0.001);
+        self.rate += (latest - self.rate) * LAST_REPORT;
         let is_calm = is_loaded && self.rate < RESUME_EVENTS_PER_SECOND && lag < RESUME_LAG;
         self.calm = if is_calm { self.calm.saturating_add(1) } else { 0 };
         match is_watched {
