@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::call::Call;
 use super::chain;
-use super::derived::Fate;
+use super::derived::{Derived, Fate};
 use super::dispatch::Rest;
 use super::group::{self, Part};
 use super::keep::Stored;
@@ -21,7 +21,6 @@ use super::script::Verdict;
 use super::slots::Address;
 use super::{Applied, Fencing, Flight, Outcome, Sink};
 use crate::backoff::Outage;
-use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::keyplan::Guard;
 
@@ -97,21 +96,6 @@ impl Sink {
     /// Transient where a node was connected again or replaced under way, and so may have lost something: the records
     /// have to be read first, and what was under way is to be sent again. None of Redis' own: they are retried.
     pub async fn apply(&mut self, flight: &Flight) -> Result<Vec<Outcome>> {
-        self.apply_with(flight, true).await
-    }
-
-    /// Stores a checkpoint before the stream begins, as [`apply`](Sink::apply) does; the index of derived keys, for which
-    /// all keys are looked through, is left to the first flight.
-    ///
-    /// # Errors
-    /// As [`apply`](Sink::apply).
-    pub async fn store_first(&mut self, checkpoint: Checkpoint) -> Result<()> {
-        let (plans, checkpoint) = (Vec::new(), Some(checkpoint));
-        let flight = Flight { plans, fencing: Fencing::Stream, checkpoint };
-        self.apply_with(&flight, false).await.map(drop)
-    }
-
-    async fn apply_with(&mut self, flight: &Flight, indexed: bool) -> Result<Vec<Outcome>> {
         self.derived.begin();
         (self.has_stored, self.unkept) = (false, None);
         self.metrics.in_flight.set(i64::try_from(flight.plans.len()).unwrap_or(i64::MAX));
@@ -119,7 +103,7 @@ impl Sink {
         let mut outage = Outage::new(RETRY.0, RETRY.1, self.seed);
         let mut redirects = 0;
         loop {
-            match self.attempt(flight, &mut run, indexed).await {
+            match self.attempt(flight, &mut run).await {
                 Ok(Attempt::Done) => break,
                 Ok(Attempt::Uncompared) => return Err(self.uncompared()),
                 Err(Trouble { error: NodeError::LaterEpoch(epoch), .. }) => {
@@ -148,19 +132,29 @@ impl Sink {
         Ok(outcomes(flight, run.unwrap_or_default()))
     }
 
+    /// Keeps ready what the first flight would wait for: connections, and the index of derived keys. Redis may be away.
+    pub async fn stand_by(&mut self) {
+        let tended = match self.lanes.connect_all().await {
+            Ok(()) => self.derived.tend(&self.lanes),
+            Err(trouble) => Err(trouble),
+        };
+        if let Err(trouble) = tended {
+            tracing::debug!(address = %trouble.address, error = ?trouble.error, "redis is not ready for a takeover");
+            self.lanes.recover(&trouble).await;
+        }
+    }
+
     /// One try at all that is still to be done.
-    async fn attempt(
-        &mut self,
-        flight: &Flight,
-        run: &mut Option<Run>,
-        indexed: bool,
-    ) -> Result<Attempt, Trouble> {
+    async fn attempt(&mut self, flight: &Flight, run: &mut Option<Run>) -> Result<Attempt, Trouble> {
         self.lanes.connect_all().await?;
         if !self.is_compared() && !self.kept.nothing() && !self.lost_nothing().await? {
             return Ok(Attempt::Uncompared);
         }
-        if indexed {
-            self.derived.ready(&mut self.lanes).await?;
+        if Derived::is_needed(&flight.plans) {
+            self.derived.ready(&self.lanes).await?;
+        } else {
+            // Checkpoint and lease do not wait for it, nor for what ails it: the first plan that needs it tells.
+            let _ = self.derived.tend(&self.lanes);
         }
         if run.is_none() {
             let derived = self.derived.take(&mut self.lanes, &flight.plans).await?;

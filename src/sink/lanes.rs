@@ -129,11 +129,6 @@ impl Lanes {
         &self.topology
     }
 
-    /// The login that every connection uses, with the database number.
-    pub fn login(&self) -> (Login, u8) {
-        (self.login.clone(), self.database)
-    }
-
     /// How to reach the masters beside these connections.
     pub fn way(&self) -> Way {
         Way { login: self.login.clone(), database: self.database, topology: self.told.subscribe() }

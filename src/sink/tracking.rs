@@ -39,7 +39,7 @@ pub fn shortest(mut prefixes: Vec<Bytes>) -> Vec<Bytes> {
 ///
 /// # Errors
 /// The node's: nothing is tracked.
-pub async fn follow(
+async fn follow(
     node: Arc<Node>,
     prefixes: &[Bytes],
     announced: impl Fn(&[Bytes]) + Send + 'static,
@@ -95,6 +95,15 @@ impl Tracker {
         prefixes: Vec<Bytes>,
         announced: impl Fn(&[Bytes]) + Clone + Send + 'static,
     ) -> Result<Tracker> {
+        Ok(Tracker::track(way, prefixes, announced).await?)
+    }
+
+    /// As [`start`](Tracker::start), with the node that cannot be tracked.
+    pub(super) async fn track(
+        way: &Way,
+        prefixes: Vec<Bytes>,
+        announced: impl Fn(&[Bytes]) + Clone + Send + 'static,
+    ) -> Result<Tracker, Trouble> {
         let prefixes = shortest(prefixes);
         let mut changes = way.topology.clone();
         let topology = changes.borrow_and_update().clone();
@@ -118,6 +127,17 @@ impl Tracker {
             _ = self.follows.join_next() => {}
             _ = self.changes.changed() => {}
         }
+    }
+
+    /// Whether everything that is written is announced up to now, as far as it is known.
+    pub(super) fn is_whole(&mut self) -> bool {
+        self.follows.try_join_next().is_none() && !self.changes.has_changed().unwrap_or(true)
+    }
+
+    /// The tracked masters and the connections to them, always in the same order.
+    pub(super) fn masters(&self) -> impl Iterator<Item = (Address, &Node)> {
+        let masters = self.topology.masters().into_iter();
+        masters.filter_map(|address| self.nodes.get(&address).map(|node| (address, node.as_ref())))
     }
 
     /// How to compare over these connections.

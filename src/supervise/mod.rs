@@ -27,7 +27,7 @@ use crate::lsn::{Lsn, Xid64};
 use crate::pipeline::session::{Session, Signals};
 use crate::pipeline::{Identity, Pipeline};
 use crate::resync::cursor::{self, Reached};
-use crate::sink::LoadMark;
+use crate::sink::{Fencing, Flight, LoadMark};
 use crate::wire::{self, Stream, Tripwire};
 use budget::Budget;
 use published::Carried;
@@ -183,6 +183,7 @@ impl Supervisor {
                     free = health.pulse().while_waiting(standby::wait_for_slot(&self.config.postgres)) => {
                         free.map(ControlFlow::Continue)
                     }
+                    fault = standby::keep_ready(pipeline) => Err(fault),
                 }
             }
         }
@@ -324,7 +325,8 @@ impl Supervisor {
             applied: held,
         };
         let sink = pipeline.sink().await?;
-        sink.store_first(checkpoint).await?;
+        let (plans, checkpoint) = (Vec::new(), Some(checkpoint));
+        sink.apply(&Flight { plans, fencing: Fencing::Stream, checkpoint }).await?;
         match sink.is_compared() {
             true => Ok(()),
             false => Err(Error::transient("a redis node was connected again while it was compared", "")),

@@ -6,6 +6,7 @@ use postgres_protocol::escape::escape_literal;
 
 use crate::config::Postgres;
 use crate::error::{Error, Result};
+use crate::pipeline::Pipeline;
 use crate::wire::Tripwire;
 
 /// How often the slot is looked at. With the start behind it, this is all that a takeover waits for: the server frees
@@ -13,6 +14,21 @@ use crate::wire::Tripwire;
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// Longest time that an answer of the server may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often the way to Redis is looked after meanwhile.
+const READY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Keeps the way to Redis ready meanwhile, so that the first flight after a takeover need not look through all keys.
+/// Redis may be away for as long. Comes back only with the fault that ended the last session's flight.
+pub async fn keep_ready(pipeline: &mut Pipeline) -> Error {
+    loop {
+        match pipeline.sink().await {
+            Ok(sink) => sink.stand_by().await,
+            Err(fault) => return fault,
+        }
+        tokio::time::sleep(READY_INTERVAL).await;
+    }
+}
 
 /// Waits until nobody streams from the slot, or it is gone.
 ///

@@ -1,8 +1,10 @@
 //! Keys beside the user's cache: portfolio, derived keys, the balance string.
 
+use std::time::Duration;
+
 use super::config_of;
 use crate::harness::oracle::is_iso_utc;
-use crate::harness::{On, Setup, World, eventually};
+use crate::harness::{Line, On, Setup, World, eventually};
 
 const PORTFOLIO: &str = "user:{live:7}:portfolio";
 
@@ -69,6 +71,30 @@ async fn derived_keys_in_other_slots_of_a_cluster_are_deleted() {
     }
     world.credit(7, "1").await;
     world.eventually_equal().await;
+}
+
+/// Nothing changed, so nothing needs what is being looked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_does_not_wait_until_all_keys_are_looked_through() {
+    let mut world = World::set_up(Setup::on(On::Single)).await;
+    let proxy = world.redis_through_a_proxy().await;
+    world.lockstep.init().await;
+    world.lockstep.run().await;
+    world.user("live", 7, "100").await;
+    world.caught_up().await;
+    assert_eq!(world.lockstep.sigterm().await.code(), Some(0));
+    let redis = world.store.single();
+    redis.write_idle_keys().await;
+    let before = redis.calls("scan").await;
+    proxy.set(Line::Delayed(Duration::from_millis(20)));
+    world.lockstep.spawn(&["run"]);
+    let looks = async || (redis.calls("scan").await > before).then_some(());
+    eventually("it looks through all keys", looks).await;
+    eventually("it renews its lease", async || redis.exists("lockstep:lease").await.then_some(())).await;
+    assert_eq!(world.lockstep.sigterm().await.code(), Some(0));
+    let log = world.lockstep.log();
+    assert!(!log.contains("did not take everything"), "{log}");
+    assert!(redis.calls("scan").await < before + 300, "it was through with them");
 }
 
 #[tokio::test(flavor = "multi_thread")]

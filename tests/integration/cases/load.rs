@@ -39,8 +39,7 @@ async fn a_load_after_a_gap_begins_though_redis_has_more_keys_than_can_be_looked
     world.user("live", 1, "100").await;
     world.caught_up().await;
     assert_eq!(world.lockstep.sigterm().await.code(), Some(0));
-    let idle = "for n = 1, 300000 do redis.call('SET', 'session:' .. n, '') end";
-    world.store.single().client().await.call(&["EVAL", idle, "0"]).await.expect("idle keys");
+    world.store.single().write_idle_keys().await;
     world.sql("SELECT pg_drop_replication_slot('lockstep')").await;
     world.credit(1, "5").await;
     world.lockstep.init().await;

@@ -144,3 +144,32 @@ async fn waiting_for_the_slot_is_no_reconnect() {
     assert_eq!(second.metric("lockstep_postgres_reconnects_total").await, 0.0);
     assert!(leads(&second).await);
 }
+
+/// Between kill and first event nothing stands that takes as long as there are keys.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_stands_by_has_looked_through_all_keys_before_it_takes_over() {
+    let mut setup = Setup::on(On::Single);
+    // That looks through all keys, too.
+    setup.config = "[audit]\nusers_per_second = 0".into();
+    let world = World::set_up(setup).await;
+    world.lockstep.init().await;
+    world.lockstep.run().await;
+    world.user("live", 1, "100").await;
+    world.caught_up().await;
+    let redis = world.store.single();
+    redis.call(&["SET", "financial_summary:live:1:before", "1"]).await;
+    let second = world.standby().await;
+    eventually("the second knows all derived keys", async || {
+        (second.metric("lockstep_derived_keys").await == 1.0).then_some(())
+    })
+    .await;
+    redis.call(&["SET", "financial_summary:live:1:meanwhile", "1"]).await;
+    let scans = redis.calls("scan").await;
+    world.lockstep.kill9();
+    takes_over(&second).await;
+    world.credit(1, "5").await;
+    for key in ["financial_summary:live:1:before", "financial_summary:live:1:meanwhile"] {
+        eventually(key, async || (!redis.exists(key).await).then_some(())).await;
+    }
+    assert_eq!(redis.calls("scan").await, scans);
+}

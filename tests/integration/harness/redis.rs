@@ -232,6 +232,20 @@ impl Redis {
         reply
     }
 
+    /// So many keys of others that a look through all of them takes three hundred steps for each prefix.
+    pub async fn write_idle_keys(&self) {
+        let write = "for n = 1, 300000 do redis.call('SET', 'session:' .. n, '') end";
+        self.client().await.call(&["EVAL", write, "0"]).await.expect("idle keys");
+    }
+
+    /// How often a command was executed, by whomever.
+    pub async fn calls(&self, command: &str) -> u64 {
+        let Reply::Text(stats) = self.call(&["INFO", "commandstats"]).await else { panic!("INFO is a text") };
+        let of = format!("cmdstat_{command}:calls=");
+        let calls = stats.lines().find_map(|line| line.strip_prefix(&of)?.split(',').next());
+        calls.map_or(0, |calls| calls.parse().expect("a number"))
+    }
+
     pub async fn get(&self, key: &str) -> Option<String> {
         self.call(&["GET", key]).await.text()
     }

@@ -1,28 +1,30 @@
 //! Which keys a pattern matches, without a SCAN per event.
 //!
-//! One SCAN of each master finds the keys that exist; from before it on, `CLIENT TRACKING` in broadcast
-//! mode announces every key under the prefixes that anybody writes or deletes. So the set is a superset of
+//! One SCAN of each master, beside the flights, finds the keys that exist; from before it on, `CLIENT TRACKING` in
+//! broadcast mode announces every key under the prefixes that anybody writes or deletes. So the set is a superset of
 //! what exists, and deleting an absent key is harmless. Our own deletions are announced too: such a
 //! key is deleted once more, as absent, which announces nothing, and is gone from the set.
 //!
 //! A plan's keys leave the set before it is applied, for a key that is announced afterwards is another one; and
 //! come back where the plan did not delete them.
 
+mod watch;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tokio::task::JoinHandle;
 
 use super::group::matches;
 use super::key_set::KeySet;
 use super::lanes::{Lanes, Trouble};
 use super::node::{Command, Node};
-use super::reply::Reply;
-use super::tracking::{follow, shortest};
+use super::reply::{NodeError, Reply};
+use super::tracking::shortest;
 use crate::keyplan::{Guard, KeyMap, KeyPlan, Step, escape_glob};
 use crate::metrics::SinkMetrics;
+use watch::Watch;
 
 /// Keys that are remembered; beyond, every flight with a pattern sweeps with one SCAN of each master.
 const MAX_KEYS: usize = 2_000_000;
@@ -55,22 +57,9 @@ pub enum Fate {
 struct Shared {
     keys: Mutex<KeySet>,
     overflowed: AtomicBool,
+    /// Whether a flight waits until the set is complete.
+    awaited: AtomicBool,
     of: Option<Arc<KeyMap>>,
-}
-
-enum Watch {
-    /// Nothing is known: track and scan before the next flight.
-    Stale,
-    /// The set is complete as of this topology.
-    Live { generation: u64, tasks: Vec<JoinHandle<()>> },
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        if let Watch::Live { tasks, .. } = self {
-            tasks.iter().for_each(JoinHandle::abort);
-        }
-    }
 }
 
 impl Derived {
@@ -98,42 +87,9 @@ impl Derived {
         self.taken = false;
     }
 
-    /// Builds the index again where a tracking connection or the topology is no longer the one it was
-    /// built on.
-    ///
-    /// # Errors
-    /// A node that cannot be tracked or scanned; the index stays stale.
-    pub async fn ready(&mut self, lanes: &mut Lanes) -> Result<(), Trouble> {
-        let live = match &self.watch {
-            _ if self.prefixes.is_empty() => true,
-            Watch::Live { generation, tasks } => {
-                *generation == lanes.generation() && !tasks.iter().any(JoinHandle::is_finished)
-            }
-            Watch::Stale => false,
-        };
-        if live {
-            return Ok(());
-        }
-        self.watch = Watch::Stale;
-        self.shared = Shared::of(self.of.clone());
-        let (login, database) = lanes.login();
-        let generation = lanes.generation();
-        let mut watch = Watch::Live { generation, tasks: Vec::new() };
-        for address in lanes.topology().masters() {
-            let trouble = |error| Trouble { address: address.clone(), error };
-            let node = Node::connect_tracking(&address, &login, database).await.map_err(trouble)?;
-            let shared = Arc::clone(&self.shared);
-            let announced = move |keys: &[Bytes]| shared.add(keys);
-            let task = follow(Arc::new(node), &self.prefixes, announced).await.map_err(trouble)?;
-            if let Watch::Live { tasks, .. } = &mut watch {
-                tasks.push(task);
-            }
-        }
-        let shared = Arc::clone(&self.shared);
-        self.scan(lanes, |keys| shared.add(&keys)).await?;
-        tracing::debug!(keys = self.shared.keys().len(), "index of derived keys is complete");
-        self.watch = watch;
-        Ok(())
+    /// Whether plans cannot be applied without the index.
+    pub fn is_needed(plans: &[KeyPlan]) -> bool {
+        plans.iter().any(|plan| patterns(plan).next().is_some())
     }
 
     /// The keys that each plan's patterns match, taken out of the index: they are about to be deleted.
@@ -141,22 +97,23 @@ impl Derived {
     /// # Errors
     /// Only where the index is over its bound: the sweep's.
     pub async fn take(&mut self, lanes: &mut Lanes, plans: &[KeyPlan]) -> Result<Vec<Vec<Bytes>>, Trouble> {
-        self.taken = true;
+        self.taken = Derived::is_needed(plans);
         let mut shared = HashMap::new();
         let mut taken: Vec<Vec<Bytes>> = plans.iter().map(|plan| self.take_one(plan, &mut shared)).collect();
-        if self.shared.overflowed.load(Ordering::Relaxed)
-            && plans.iter().any(|plan| patterns(plan).next().is_some())
-        {
+        if self.taken && !self.shared.fits() {
             self.metrics.derived_sweeps.inc();
-            let mut found: Vec<Bytes> = Vec::new();
-            self.scan(lanes, |keys| found.extend(keys)).await?;
+            let found = self.sweep(lanes).await?;
             for (plan, keys) in plans.iter().zip(&mut taken) {
                 let wanted = |key: &&Bytes| patterns(plan).any(|pattern| pattern.matches(key));
                 keys.extend(found.iter().filter(wanted).cloned());
             }
         }
-        self.metrics.derived_keys.set(i64::try_from(self.shared.keys().len()).unwrap_or(i64::MAX));
+        self.count();
         Ok(taken)
+    }
+
+    fn count(&self) {
+        self.metrics.derived_keys.set(i64::try_from(self.shared.keys().len()).unwrap_or(i64::MAX));
     }
 
     /// The plans are done: puts the keys back that were not deleted, and returns those that are to be deleted now.
@@ -210,27 +167,18 @@ impl Derived {
         patterns.flat_map(|pattern| keys.take(pattern.prefix, |key| pattern.matches(key))).collect()
     }
 
-    /// Walks over every key under the prefixes, in batches.
-    async fn scan(&self, lanes: &mut Lanes, mut found: impl FnMut(Vec<Bytes>)) -> Result<(), Trouble> {
-        for prefix in &self.prefixes {
-            // Prefixes are written in the key map, so they are text.
-            let pattern = Bytes::from(escape_glob(&String::from_utf8_lossy(prefix)) + "*");
-            for address in lanes.topology().masters() {
-                let mut cursor = Bytes::from_static(b"0");
-                loop {
-                    let lane = lanes.open(&address).await?;
-                    let reply = lane.node.call(scan_command(cursor, pattern.clone())).await;
-                    let reply = reply.map_err(|error| Trouble { address: address.clone(), error })?;
-                    let (next, keys) = read_scan(&reply);
-                    found(keys);
-                    match next {
-                        Some(next) => cursor = next,
-                        None => break,
-                    }
-                }
+    /// Every key under the prefixes.
+    async fn sweep(&self, lanes: &mut Lanes) -> Result<Vec<Bytes>, Trouble> {
+        let mut found = Vec::new();
+        for address in lanes.topology().masters() {
+            let lane = lanes.open(&address).await?;
+            let trouble = |error| Trouble { address: address.clone(), error };
+            let mut scan = Scan::new(&self.prefixes);
+            while let Some(keys) = scan.step(&lane.node).await.map_err(trouble)? {
+                found.extend(keys);
             }
         }
-        Ok(())
+        Ok(found)
     }
 }
 
@@ -242,6 +190,11 @@ impl Shared {
     /// Nobody here would ever take out the keys of those whom another process follows.
     fn is_followed(&self, key: &[u8]) -> bool {
         self.of.as_ref().is_none_or(|of| std::str::from_utf8(key).is_ok_and(|key| of.whose(key).is_some()))
+    }
+
+    /// Whether every key that was found or announced is remembered.
+    fn fits(&self) -> bool {
+        !self.overflowed.load(Ordering::Relaxed)
     }
 
     fn keys(&self) -> MutexGuard<'_, KeySet> {
@@ -287,6 +240,34 @@ fn patterns(plan: &KeyPlan) -> impl Iterator<Item = Pattern<'_>> {
 
 fn guarded(plan: &KeyPlan) -> impl Iterator<Item = Pattern<'_>> {
     patterns(plan).filter(Pattern::is_guarded)
+}
+
+/// A walk over every key of a node that begins with one of the prefixes.
+struct Scan {
+    /// Those that are still to be walked over.
+    prefixes: Vec<Bytes>,
+    /// Where it is within the last of them.
+    cursor: Bytes,
+}
+
+impl Scan {
+    fn new(prefixes: &[Bytes]) -> Scan {
+        Scan { prefixes: prefixes.to_vec(), cursor: Bytes::from_static(b"0") }
+    }
+
+    /// The next keys; `None` at the end.
+    async fn step(&mut self, node: &Node) -> Result<Option<Vec<Bytes>>, NodeError> {
+        let Some(prefix) = self.prefixes.last() else { return Ok(None) };
+        // Prefixes are written in the key map, so they are text.
+        let pattern = Bytes::from(escape_glob(&String::from_utf8_lossy(prefix)) + "*");
+        let reply = node.call(scan_command(self.cursor.clone(), pattern)).await?;
+        let (next, keys) = read_scan(&reply);
+        self.cursor = next.unwrap_or_else(|| {
+            self.prefixes.pop();
+            Bytes::from_static(b"0")
+        });
+        Ok(Some(keys))
+    }
 }
 
 /// One step of a SCAN.
