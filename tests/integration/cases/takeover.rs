@@ -148,12 +148,7 @@ async fn waiting_for_the_slot_is_no_reconnect() {
 /// Between kill and first event nothing stands that takes as long as there are keys.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_stands_by_has_looked_through_all_keys_before_it_takes_over() {
-    let mut setup = Setup::on(On::Single);
-    // That looks through all keys, too.
-    setup.config = "[audit]\nusers_per_second = 0".into();
-    let world = World::set_up(setup).await;
-    world.lockstep.init().await;
-    world.lockstep.run().await;
+    let world = World::running(On::Single).await;
     world.user("live", 1, "100").await;
     world.caught_up().await;
     let redis = world.store.single();
