@@ -122,6 +122,20 @@ struct Socket {
     span: Span,
 }
 
+impl Socket {
+    async fn open(client: Client, span: Span) -> Result<Socket, NodeError> {
+        let connection = client.init().instrument(span.clone()).await.map_err(|error| classify(&error))?;
+        span.in_scope(|| tracing::debug!("connected"));
+        let (end, alive) = watch::channel(());
+        let task = connection.abort_handle();
+        tokio::spawn(async move {
+            let _ = connection.await;
+            drop(end);
+        });
+        Ok(Socket { client, task, alive, span })
+    }
+}
+
 impl Drop for Socket {
     fn drop(&mut self) {
         self.span.in_scope(|| tracing::debug!("closed"));
@@ -187,23 +201,12 @@ impl Node {
             broadcast_channel_capacity: backlog,
             ..PerformanceConfig::default()
         };
-        let client = Client::new(config, Some(performance), Some(connection), None);
-        let login = client.init().instrument(span.clone());
-        match tokio::time::timeout(CONNECT_TIMEOUT + HANDSHAKE_TIMEOUT, login).await {
-            Ok(Ok(task)) => {
-                span.in_scope(|| tracing::debug!("connected"));
-                let (end, alive) = watch::channel(());
-                let abort = task.abort_handle();
-                tokio::spawn(async move {
-                    let _ = task.await;
-                    drop(end);
-                });
-                let line = Line::Socket(Socket { client, task: abort, alive, span });
-                Ok(Node { address: address.clone(), line })
-            }
-            Ok(Err(error)) => Err(classify(&error)),
-            Err(_) => Err(NodeError::TimedOut),
-        }
+        // Whoever stops waiting would leave fred's connection behind: it comes to its end in a task of its own.
+        let socket =
+            tokio::spawn(Socket::open(Client::new(config, Some(performance), Some(connection), None), span));
+        let opened = tokio::time::timeout(CONNECT_TIMEOUT + HANDSHAKE_TIMEOUT, socket).await;
+        let socket = opened.map_err(|_| NodeError::TimedOut)?.map_err(|_| lost())??;
+        Ok(Node { address: address.clone(), line: Line::Socket(socket) })
     }
 
     /// Where it is connected to.
