@@ -124,8 +124,7 @@ fn sink_options(config: &Config, key_map: &Arc<KeyMap>, metrics: &Metrics) -> si
     sink::Options {
         derived_prefixes: heads.collect(),
         derived_of: (config.postgres.shard != Shard::WHOLE).then(|| Arc::clone(key_map)),
-        slot: config.postgres.slot.clone(),
-        metrics: metrics.sink.clone(),
+        ..sink::Options::new(&config.postgres.slot, metrics.sink.clone())
     }
 }
 

@@ -135,11 +135,6 @@ fn runtime(of: &mut Builder) -> Result<Runtime> {
 
 /// The way into Redis for a look at it.
 async fn sink(config: &Config) -> Result<Sink> {
-    let options = Options {
-        derived_prefixes: Vec::new(),
-        derived_of: None,
-        slot: config.postgres.slot.clone(),
-        metrics: Metrics::new()?.sink,
-    };
+    let options = Options::new(&config.postgres.slot, Metrics::new()?.sink);
     Sink::connect(&config.redis, options).await.map_err(sink::told_where_to_look)
 }

@@ -21,7 +21,7 @@ use super::script::Verdict;
 use super::slots::Address;
 use super::{Applied, Fencing, Flight, Outcome, Sink};
 use crate::backoff::Outage;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::keyplan::Guard;
 
 /// First and longest delay between attempts: what waits for Redis waits this much longer when it is back.
@@ -132,15 +132,22 @@ impl Sink {
         Ok(outcomes(flight, run.unwrap_or_default()))
     }
 
-    /// Keeps ready what the first flight would wait for: connections, and the index of derived keys. Redis may be away.
+    /// Keeps ready what the first flight would wait for: connections, slot map and the index of derived keys. Redis may
+    /// be away.
     pub async fn stand_by(&mut self) {
-        let tended = match self.lanes.connect_all().await {
-            Ok(()) => self.derived.tend(&self.lanes),
-            Err(trouble) => Err(trouble),
-        };
-        if let Err(trouble) = tended {
-            tracing::debug!(address = %trouble.address, error = ?trouble.error, "redis is not ready for a takeover");
-            self.lanes.recover(&trouble).await;
+        self.derived.stand_by();
+        match self.lanes.keep_alive().await {
+            Ok(()) => self.tend(),
+            Err(trouble) => {
+                tracing::debug!(fault = %Error::from(trouble), "redis is not ready for a takeover");
+            }
+        }
+    }
+
+    /// Begins to look through all keys where that is to be done; the first plan that needs the index tells what ails it.
+    fn tend(&mut self) {
+        if let Err(trouble) = self.derived.tend(&self.lanes) {
+            tracing::debug!(fault = %Error::from(trouble), "the index of derived keys is not complete");
         }
     }
 
@@ -153,8 +160,7 @@ impl Sink {
         if Derived::is_needed(&flight.plans) {
             self.derived.ready(&self.lanes).await?;
         } else {
-            // Checkpoint and lease do not wait for it, nor for what ails it: the first plan that needs it tells.
-            let _ = self.derived.tend(&self.lanes);
+            self.tend();
         }
         if run.is_none() {
             let derived = self.derived.take(&mut self.lanes, &flight.plans).await?;

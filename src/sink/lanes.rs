@@ -284,7 +284,6 @@ impl Lanes {
         }
         let mut ask: Vec<Address> = self.topology.masters();
         ask.extend(self.seeds.iter().filter(|seed| !self.lanes.contains_key(*seed)).cloned());
-        let mut best: Option<Topology> = None;
         for address in ask {
             let reply = match self.lanes.get(&address) {
                 Some(lane) => lane.node.call(cluster_slots()).await,
@@ -293,26 +292,66 @@ impl Lanes {
                     Err(error) => Err(error),
                 },
             };
-            match reply.map(|reply| Topology::from_cluster_slots(&reply, &address)) {
-                Ok(found @ Topology::Cluster { complete: true, .. }) if found != self.topology => {
-                    best = Some(found);
-                    break;
-                }
+            match reply {
                 // The same map as before: another node may know of a failover already.
-                Ok(_) => {}
+                Ok(reply) if !self.learn(&reply, &address) => {}
+                Ok(_) => return,
                 Err(error) if error.ends_connection() => drop(self.lanes.remove(&address)),
                 Err(_) => {}
             }
         }
-        if let Some(found) = best {
-            tracing::info!(masters = found.masters().len(), "redis cluster topology changed");
-            self.doubts += u64::from(!found.has_masters_of(&self.topology));
-            self.told.send_replace(found.clone());
-            self.topology = found;
-            self.generation += 1;
-            let masters = self.topology.masters();
-            self.lanes.retain(|address, _| masters.contains(address));
+    }
+
+    /// Goes on with what a node answered to [`cluster_slots`], where that is whole and another map; whether it is.
+    fn learn(&mut self, reply: &Reply, from: &Address) -> bool {
+        let found = Topology::from_cluster_slots(reply, from);
+        if !matches!(found, Topology::Cluster { complete: true, .. }) || found == self.topology {
+            return false;
         }
+        tracing::info!(masters = found.masters().len(), "redis cluster topology changed");
+        self.doubts += u64::from(!found.has_masters_of(&self.topology));
+        self.told.send_replace(found.clone());
+        self.topology = found;
+        self.generation += 1;
+        let masters = self.topology.masters();
+        self.lanes.retain(|address, _| masters.contains(address));
+        true
+    }
+
+    /// Asks for the slot map and for signs of life: a server with a `timeout`, or a proxy, would close what nothing is
+    /// sent over.
+    ///
+    /// # Errors
+    /// As [`ask`](Lanes::ask).
+    pub async fn keep_alive(&mut self) -> std::result::Result<(), Trouble> {
+        // One that is cut off from the others has a map of its own: always the same is believed.
+        if self.topology.is_cluster()
+            && let Some(first) = self.topology.masters().first()
+        {
+            let reply = self.ask(first, cluster_slots()).await?;
+            self.learn(&reply, first);
+        }
+        for master in self.topology.masters() {
+            let is_alive = match self.open(&master).await {
+                Ok(_) => self.sign_of_life(&master).await,
+                Err(trouble) => Err(trouble),
+            };
+            if let Err(trouble) = is_alive {
+                self.recover(&trouble).await;
+                return Err(trouble);
+            }
+        }
+        Ok(())
+    }
+
+    /// Of a server without cluster mode, that it takes writes.
+    async fn sign_of_life(&self, address: &Address) -> std::result::Result<(), Trouble> {
+        let Some(lane) = self.lanes.get(address) else { return Ok(()) };
+        let sign = match self.topology.is_cluster() {
+            true => lane.node.call(Command::fixed("PING", &[])).await.map(drop),
+            false => self.refuse_replica(&lane.node).await,
+        };
+        sign.map_err(|error| Trouble { address: address.clone(), error })
     }
 }
 

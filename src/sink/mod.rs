@@ -162,10 +162,25 @@ pub struct Options {
     pub derived_prefixes: Vec<Bytes>,
     /// Says whose keys under them are followed; `None`: everybody's.
     pub derived_of: Option<Arc<KeyMap>>,
+    /// How many of these keys are remembered; where there are more, each change of a user looks for them.
+    pub derived_keys_max: usize,
     /// Name of the replication slot: it is part of the names of the records.
     pub slot: String,
     /// Where to count.
     pub metrics: SinkMetrics,
+}
+
+impl Options {
+    /// Where nothing is deleted by a pattern.
+    pub fn new(slot: &str, metrics: SinkMetrics) -> Options {
+        Options {
+            derived_prefixes: Vec::new(),
+            derived_of: None,
+            derived_keys_max: derived::MAX_KEYS,
+            slot: slot.to_owned(),
+            metrics,
+        }
+    }
 }
 
 /// The way into Redis. One task uses it at a time.
@@ -233,6 +248,7 @@ impl Sink {
             derived: derived::Derived::new(
                 options.derived_prefixes,
                 options.derived_of,
+                options.derived_keys_max,
                 options.metrics.clone(),
             ),
             epoch: None,

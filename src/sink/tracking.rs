@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 
 use super::compare::{Difference, Question, by_owner};
 use super::expect::{Announced, Expectation};
 use super::lanes::Trouble;
-use super::node::{Command, Login, Node};
+use super::node::{Command, Invalidations, Login, Node};
 use super::reply::{NodeError, Reply};
 use super::slots::{Address, Topology};
 use crate::error::Result;
@@ -35,38 +35,82 @@ pub fn shortest(mut prefixes: Vec<Bytes>) -> Vec<Bytes> {
     prefixes
 }
 
-/// Starts to track, then hands on what is announced until the connection or an announcement is lost.
-///
-/// # Errors
-/// The node's: nothing is tracked.
+/// Who asks a connection whether all is handed on.
+type Asked = mpsc::Sender<oneshot::Sender<()>>;
+
+/// One connection on which Redis announces what is written.
+struct Followed {
+    node: Arc<Node>,
+    asked: Asked,
+}
+
+impl Followed {
+    /// Starts to track; the future hands on what is announced until the connection or an announcement is lost.
+    ///
+    /// # Errors
+    /// The node's: nothing is tracked.
+    async fn start(
+        node: Node,
+        prefixes: &[Bytes],
+        announced: impl Fn(&[Bytes]) + Send + 'static,
+    ) -> Result<(Followed, impl Future<Output = ()> + Send + 'static), NodeError> {
+        let invalidations = node.invalidations();
+        let mut args = ["TRACKING", "ON", "BCAST"].map(Bytes::from).to_vec();
+        for prefix in prefixes {
+            args.extend([Bytes::from_static(b"PREFIX"), prefix.clone()]);
+        }
+        node.call(Command::new("CLIENT", args)).await?;
+        let node = Arc::new(node);
+        let (asked, questions) = mpsc::channel(1);
+        let follow = follow(Arc::clone(&node), invalidations, announced, questions);
+        Ok((Followed { node, asked }, follow))
+    }
+
+    /// Waits until everything is handed on that was acknowledged to its writer before the call.
+    async fn catch_up(&self) -> Result<(), NodeError> {
+        // Redis announces at the end of a turn of its event loop, and answers first: the second answer is of a later
+        // turn.
+        for _ in 0..2 {
+            self.node.call(ping()).await?;
+        }
+        let (done, handed_on) = oneshot::channel();
+        // A follower that has ended drops the question.
+        let _ = self.asked.send(done).await;
+        handed_on.await.map_err(|_| ended())
+    }
+}
+
 async fn follow(
     node: Arc<Node>,
-    prefixes: &[Bytes],
-    announced: impl Fn(&[Bytes]) + Send + 'static,
-) -> Result<JoinHandle<()>, NodeError> {
-    let mut invalidations = node.invalidations();
-    let mut args =
-        vec![Bytes::from_static(b"TRACKING"), Bytes::from_static(b"ON"), Bytes::from_static(b"BCAST")];
-    for prefix in prefixes {
-        args.extend([Bytes::from_static(b"PREFIX"), prefix.clone()]);
-    }
-    node.call(Command::new("CLIENT", args)).await?;
-    Ok(tokio::spawn(async move {
-        let mut ping = tokio::time::interval(PING_INTERVAL);
-        loop {
-            tokio::select! {
-                keys = invalidations.next() => match keys {
-                    Some(keys) => announced(&keys),
-                    None => return,
-                },
-                _ = ping.tick() => {
-                    if node.call(Command::fixed("PING", &[])).await.is_err() {
-                        return;
-                    }
+    mut invalidations: Invalidations,
+    announced: impl Fn(&[Bytes]),
+    mut questions: mpsc::Receiver<oneshot::Sender<()>>,
+) {
+    let mut interval = tokio::time::interval(PING_INTERVAL);
+    loop {
+        tokio::select! {
+            // Whoever asks is answered when nothing is left that came before.
+            biased;
+            keys = invalidations.next() => match keys {
+                Some(keys) => announced(&keys),
+                None => return,
+            },
+            Some(done) = questions.recv() => drop(done.send(())),
+            _ = interval.tick() => {
+                if node.call(ping()).await.is_err() {
+                    return;
                 }
             }
         }
-    }))
+    }
+}
+
+fn ping() -> Command {
+    Command::fixed("PING", &[])
+}
+
+fn ended() -> NodeError {
+    NodeError::Disconnected("the connection on which it announces was lost".to_owned())
 }
 
 /// How to reach the masters beside the one way by which they are written.
@@ -79,7 +123,7 @@ pub struct Way {
 
 /// Tracking connections to all masters. Dropping it closes them.
 pub struct Tracker {
-    nodes: HashMap<Address, Arc<Node>>,
+    nodes: HashMap<Address, Followed>,
     topology: Topology,
     changes: watch::Receiver<Topology>,
     follows: JoinSet<()>,
@@ -95,27 +139,25 @@ impl Tracker {
         prefixes: Vec<Bytes>,
         announced: impl Fn(&[Bytes]) + Clone + Send + 'static,
     ) -> Result<Tracker> {
-        Ok(Tracker::track(way, prefixes, announced).await?)
+        Ok(Tracker::track(way, &shortest(prefixes), announced).await?)
     }
 
-    /// As [`start`](Tracker::start), with the node that cannot be tracked.
+    /// As [`start`](Tracker::start) with [`shortest`] prefixes, and with the node that cannot be tracked.
     pub(super) async fn track(
         way: &Way,
-        prefixes: Vec<Bytes>,
+        prefixes: &[Bytes],
         announced: impl Fn(&[Bytes]) + Clone + Send + 'static,
     ) -> Result<Tracker, Trouble> {
-        let prefixes = shortest(prefixes);
         let mut changes = way.topology.clone();
         let topology = changes.borrow_and_update().clone();
         let mut tracker = Tracker { nodes: HashMap::new(), topology, changes, follows: JoinSet::new() };
         for address in tracker.topology.masters() {
             let trouble = |error| Trouble { address: address.clone(), error };
             let node = Node::connect_tracking(&address, &way.login, way.database).await.map_err(trouble)?;
-            let node = Arc::new(node);
-            let follow = follow(Arc::clone(&node), &prefixes, announced.clone()).await.map_err(trouble)?;
-            // Aborting what waits for it would leave it running.
-            tracker.follows.spawn(Follow(follow).end());
-            tracker.nodes.insert(address, node);
+            let (followed, follow) =
+                Followed::start(node, prefixes, announced.clone()).await.map_err(trouble)?;
+            tracker.follows.spawn(follow);
+            tracker.nodes.insert(address, followed);
         }
         Ok(tracker)
     }
@@ -129,36 +171,33 @@ impl Tracker {
         }
     }
 
-    /// Whether everything that is written is announced up to now, as far as it is known.
-    pub(super) fn is_whole(&mut self) -> bool {
-        self.follows.try_join_next().is_none() && !self.changes.has_changed().unwrap_or(true)
+    /// A master of which something that was written may not have been announced, as far as it is known.
+    pub(super) fn lost(&self) -> Option<Trouble> {
+        let lost = self.nodes.iter().find(|(_, followed)| followed.asked.is_closed());
+        lost.map(|(address, _)| Trouble { address: address.clone(), error: ended() })
+    }
+
+    /// Waits until everything is handed on that was acknowledged to its writer before the call.
+    ///
+    /// # Errors
+    /// The first node that does not answer, or on which something was lost.
+    pub(super) async fn catch_up(&self) -> Result<(), Trouble> {
+        let all = self.nodes.iter().map(async |(address, followed)| {
+            followed.catch_up().await.map_err(|error| Trouble { address: address.clone(), error })
+        });
+        futures_util::future::try_join_all(all).await.map(drop)
     }
 
     /// The tracked masters and the connections to them, always in the same order.
     pub(super) fn masters(&self) -> impl Iterator<Item = (Address, &Node)> {
         let masters = self.topology.masters().into_iter();
-        masters.filter_map(|address| self.nodes.get(&address).map(|node| (address, node.as_ref())))
+        masters.filter_map(|address| self.nodes.get(&address).map(|each| (address, each.node.as_ref())))
     }
 
     /// How to compare over these connections.
     pub fn reader(&self) -> TrackedReader {
-        TrackedReader { nodes: self.nodes.clone(), topology: self.topology.clone() }
-    }
-}
-
-/// Ends with what it follows.
-struct Follow(JoinHandle<()>);
-
-impl Follow {
-    async fn end(mut self) {
-        // A panic of the task is an end as well.
-        let _ = (&mut self.0).await;
-    }
-}
-
-impl Drop for Follow {
-    fn drop(&mut self) {
-        self.0.abort();
+        let node = |(address, each): (&Address, &Followed)| (address.clone(), Arc::clone(&each.node));
+        TrackedReader { nodes: self.nodes.iter().map(node).collect(), topology: self.topology.clone() }
     }
 }
 
@@ -198,7 +237,7 @@ impl TrackedReader {
     }
 
     async fn all_answer(&self) -> bool {
-        let pings = self.nodes.values().map(|node| node.call(Command::fixed("PING", &[])));
+        let pings = self.nodes.values().map(|node| node.call(ping()));
         futures_util::future::join_all(pings).await.iter().all(Result::is_ok)
     }
 

@@ -6,7 +6,8 @@ pub mod budget;
 mod claim;
 mod published;
 mod server;
-mod standby;
+#[doc(hidden)]
+pub mod standby;
 #[doc(hidden)]
 pub mod start;
 

@@ -194,12 +194,7 @@ impl Parts {
 }
 
 async fn connect(config: &Config, metrics: &SinkMetrics) -> Result<Sink> {
-    let slot = config.postgres.slot.clone();
-    Sink::connect(
-        &config.redis,
-        Options { derived_prefixes: Vec::new(), derived_of: None, slot, metrics: metrics.clone() },
-    )
-    .await
+    Sink::connect(&config.redis, Options::new(&config.postgres.slot, metrics.clone())).await
 }
 
 /// Waits for all who look; the first fault ends it.

@@ -108,9 +108,7 @@ fn sink(criterion: &mut Criterion) {
     let heads = key_map.patterns().map(|pattern| pattern.literal_head().to_owned().into());
     let options = sink::Options {
         derived_prefixes: heads.collect(),
-        derived_of: None,
-        slot: config.postgres.slot.clone(),
-        metrics: Metrics::new().unwrap().sink,
+        ..sink::Options::new(&config.postgres.slot, Metrics::new().unwrap().sink)
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let login = Login::over(Arc::new(answers::Always));

@@ -16,7 +16,7 @@ use lockstep::checkpoint::Checkpoint;
 use lockstep::config;
 use lockstep::keyplan::{EventJson, Guard, KeyPlan, Step, Texts};
 use lockstep::lsn::{Lsn, Position, Xid64};
-use lockstep::metrics::Metrics;
+use lockstep::metrics::{Metrics, SinkMetrics};
 use lockstep::sink::{Applied, Fencing, Flight, Options, Outcome, Sink, SinkState};
 
 use super::harness::{Reply, Resp};
@@ -41,10 +41,8 @@ async fn connect_following(
     prefixes: &[&'static str],
 ) -> Result<Sink, lockstep::error::Error> {
     let options = Options {
-        derived_of: None,
         derived_prefixes: prefixes.iter().map(|prefix| Bytes::from(*prefix)).collect(),
-        slot: "lockstep".to_owned(),
-        metrics: Metrics::new().unwrap().sink,
+        ..Options::new("lockstep", Metrics::new().unwrap().sink)
     };
     Sink::connect(redis, options).await
 }

@@ -1,13 +1,12 @@
 //! How the index comes to be complete, and whether it still is.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::{Derived, Scan, Shared};
+use super::{Derived, Scan, Shared, leaves_room};
 use crate::sink::lanes::{Lanes, Trouble};
 use crate::sink::reply::NodeError;
 use crate::sink::tracking::{Tracker, Way};
@@ -17,13 +16,23 @@ pub enum Watch {
     /// Nothing.
     Stale,
     /// All keys are being looked through, over connections of this generation.
-    Building { generation: u64, build: JoinSet<Result<Tracker, Trouble>> },
-    /// Everything, as long as the tracker misses nothing; `fits`: and all of it found room.
-    Complete { generation: u64, tracker: Tracker, fits: bool },
+    Building { generation: u64, build: JoinSet<Result<Built, Trouble>> },
+    /// Everything, as long as the tracker misses nothing.
+    Complete { generation: u64, built: Built },
 }
 
-/// What came of it; nothing, or an error, only where the task panicked.
-type Built = Option<Result<Result<Tracker, Trouble>, JoinError>>;
+/// An index that was complete when all keys were looked through.
+pub struct Built {
+    tracker: Tracker,
+    /// Whether one that has outgrown its bound since, by keys that are long gone, is worth building again.
+    leaves_room: bool,
+}
+
+impl Built {
+    fn is_whole(&self, shared: &Shared) -> bool {
+        self.tracker.lost().is_none() && (shared.fits() || !self.leaves_room)
+    }
+}
 
 impl Derived {
     /// Begins to look through all keys where that is to be done, and does not wait for it: where nothing was, where a
@@ -35,24 +44,23 @@ impl Derived {
         if self.prefixes.is_empty() {
             return Ok(());
         }
+        if let Watch::Building { build, .. } = &mut self.watch
+            && let Some(built) = build.try_join_next()
+        {
+            self.end_build(lanes, built.ok())?;
+        }
         let now = lanes.generation();
-        match &mut self.watch {
-            Watch::Building { generation, build } if *generation == now => {
-                return match build.try_join_next() {
-                    None => Ok(()),
-                    built => self.end_build(lanes, built),
-                };
+        match &self.watch {
+            Watch::Building { generation, .. } if *generation == now => return Ok(()),
+            Watch::Complete { generation, built } if *generation == now && built.is_whole(&self.shared) => {
+                self.count();
+                return Ok(());
             }
-            Watch::Complete { generation, tracker, fits } => {
-                if *generation == now && tracker.is_whole() && *fits == self.shared.fits() {
-                    return Ok(());
-                }
-            }
-            Watch::Building { .. } | Watch::Stale => {}
+            Watch::Building { .. } | Watch::Complete { .. } | Watch::Stale => {}
         }
         // What is announced to the one before is of no more use.
         self.watch = Watch::Stale;
-        self.shared = Shared::of(self.of.clone());
+        self.shared = Shared::new(self.of.clone(), self.bound);
         let mut build = JoinSet::new();
         build.spawn(look_through(lanes.way(), self.prefixes.clone(), Arc::clone(&self.shared)));
         self.watch = Watch::Building { generation: now, build };
@@ -64,38 +72,55 @@ impl Derived {
     /// # Errors
     /// A node that cannot be tracked or scanned.
     pub async fn ready(&mut self, lanes: &Lanes) -> Result<(), Trouble> {
-        self.tend(lanes)?;
-        let Watch::Building { build, .. } = &mut self.watch else { return Ok(()) };
-        self.shared.awaited.store(true, Ordering::Relaxed);
-        let built = build.join_next().await;
-        self.end_build(lanes, built)
+        self.complete(lanes).await?;
+        if let Watch::Complete { built, .. } = &self.watch
+            && self.stood_by
+        {
+            // Who led until now was told of it in time, and deletes no more.
+            if built.tracker.catch_up().await.is_err() {
+                self.watch = Watch::Stale;
+            }
+            self.complete(lanes).await?;
+        }
+        self.stood_by = false;
+        Ok(())
     }
 
-    fn end_build(&mut self, lanes: &Lanes, built: Built) -> Result<(), Trouble> {
-        self.watch = Watch::Stale;
-        let lost =
-            |reason: &str| Trouble { error: NodeError::Disconnected(reason.to_owned()), ..lanes.unowned() };
-        let Some(Ok(tracker)) = built else { return Err(lost("nobody looks through its keys any more")) };
-        let mut tracker = tracker?;
-        if !tracker.is_whole() {
-            return Err(lost("the connection was lost while all keys were looked through"));
+    async fn complete(&mut self, lanes: &Lanes) -> Result<(), Trouble> {
+        self.tend(lanes)?;
+        let Watch::Building { build, .. } = &mut self.watch else { return Ok(()) };
+        self.shared.awaited.send_replace(true);
+        let built = build.join_next().await.and_then(Result::ok);
+        self.end_build(lanes, built)?;
+        match &self.watch {
+            Watch::Complete { built, .. } => built.tracker.lost().map_or(Ok(()), Err),
+            Watch::Building { .. } | Watch::Stale => Ok(()),
         }
+    }
+
+    /// `None`: the task that built it came to no end.
+    fn end_build(&mut self, lanes: &Lanes, built: Option<Result<Built, Trouble>>) -> Result<(), Trouble> {
+        let Watch::Building { generation, .. } = std::mem::replace(&mut self.watch, Watch::Stale) else {
+            return Ok(());
+        };
+        let panicked = || Trouble { error: NodeError::TryAgain, ..lanes.unowned() };
+        let built = built.ok_or_else(panicked)??;
         self.count();
         tracing::debug!(keys = self.shared.keys().len(), "index of derived keys is complete");
-        let fits = self.shared.fits();
-        self.watch = Watch::Complete { generation: lanes.generation(), tracker, fits };
+        self.watch = Watch::Complete { generation, built };
         Ok(())
     }
 }
 
 /// Tracks first: what is written behind where the SCAN has been is announced. As long as no flight waits, Redis is left
 /// to others for as long as each step took.
-async fn look_through(way: Way, prefixes: Vec<Bytes>, shared: Arc<Shared>) -> Result<Tracker, Trouble> {
+async fn look_through(way: Way, prefixes: Vec<Bytes>, shared: Arc<Shared>) -> Result<Built, Trouble> {
     let announced = {
         let shared = Arc::clone(&shared);
         move |keys: &[Bytes]| shared.add(keys)
     };
-    let tracker = Tracker::track(&way, prefixes.clone(), announced).await?;
+    let tracker = Tracker::track(&way, &prefixes, announced).await?;
+    let mut awaited = shared.awaited.subscribe();
     for (address, node) in tracker.masters() {
         let trouble = |error| Trouble { address: address.clone(), error };
         let mut scan = Scan::new(&prefixes);
@@ -103,10 +128,13 @@ async fn look_through(way: Way, prefixes: Vec<Bytes>, shared: Arc<Shared>) -> Re
             let began = Instant::now();
             let Some(keys) = scan.step(node).await.map_err(trouble)? else { break };
             shared.add(&keys);
-            if !shared.awaited.load(Ordering::Relaxed) {
-                tokio::time::sleep(began.elapsed()).await;
+            if let Some(lost) = tracker.lost() {
+                return Err(lost);
             }
+            // Whether it ends for the time or for a flight.
+            let _ = tokio::time::timeout(began.elapsed(), awaited.wait_for(|awaited| *awaited)).await;
         }
     }
-    Ok(tracker)
+    let leaves_room = shared.fits() && leaves_room(shared.keys().len(), shared.bound);
+    Ok(Built { tracker, leaves_room })
 }

@@ -8,13 +8,14 @@
 //! A plan's keys leave the set before it is applied, for a key that is announced afterwards is another one; and
 //! come back where the plan did not delete them.
 
-mod watch;
+mod complete;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use super::group::matches;
 use super::key_set::KeySet;
@@ -24,10 +25,10 @@ use super::reply::{NodeError, Reply};
 use super::tracking::shortest;
 use crate::keyplan::{Guard, KeyMap, KeyPlan, Step, escape_glob};
 use crate::metrics::SinkMetrics;
-use watch::Watch;
+use complete::Watch;
 
 /// Keys that are remembered; beyond, every flight with a pattern sweeps with one SCAN of each master.
-const MAX_KEYS: usize = 2_000_000;
+pub const MAX_KEYS: usize = 2_000_000;
 /// Keys that one SCAN step looks at: well under a millisecond of Redis' time.
 const SCAN_COUNT: &str = "1000";
 
@@ -35,10 +36,17 @@ const SCAN_COUNT: &str = "1000";
 pub struct Derived {
     prefixes: Vec<Bytes>,
     of: Option<Arc<KeyMap>>,
+    bound: usize,
     shared: Arc<Shared>,
     watch: Watch,
     /// Whether keys were taken for a flight that has not come to its end.
     taken: bool,
+    /// Whether it was told that there are too many keys.
+    sweeps: bool,
+    /// Whether a sweep found that there are not too many any more.
+    has_room: bool,
+    /// Whether no flight was applied meanwhile, so that another instance's may have been.
+    stood_by: bool,
     metrics: SinkMetrics,
 }
 
@@ -53,26 +61,37 @@ pub enum Fate {
     Deleted,
 }
 
-#[derive(Default)]
 struct Shared {
     keys: Mutex<KeySet>,
+    bound: usize,
     overflowed: AtomicBool,
     /// Whether a flight waits until the set is complete.
-    awaited: AtomicBool,
+    awaited: watch::Sender<bool>,
     of: Option<Arc<KeyMap>>,
 }
 
 impl Derived {
-    /// An index of all keys that begin with one of `prefixes`, and are of users whom the key map follows.
-    pub fn new(prefixes: Vec<Bytes>, of: Option<Arc<KeyMap>>, metrics: SinkMetrics) -> Derived {
+    /// An index of all keys that begin with one of `prefixes`, and are of users whom the key map follows; as many as
+    /// `bound`.
+    pub fn new(prefixes: Vec<Bytes>, of: Option<Arc<KeyMap>>, bound: usize, metrics: SinkMetrics) -> Derived {
         Derived {
             prefixes: shortest(prefixes),
-            shared: Shared::of(of.clone()),
+            shared: Shared::new(of.clone(), bound),
             of,
+            bound,
             watch: Watch::Stale,
             taken: false,
+            sweeps: false,
+            has_room: false,
+            stood_by: false,
             metrics,
         }
+    }
+
+    /// No flight is under way, and another instance's may be.
+    pub fn stand_by(&mut self) {
+        self.begin();
+        self.stood_by = true;
     }
 
     /// A flight begins. One that was dropped half-way took keys that nobody may have deleted.
@@ -85,6 +104,10 @@ impl Derived {
     /// The flight is acknowledged.
     pub fn finish(&mut self) {
         self.taken = false;
+        if std::mem::replace(&mut self.has_room, false) {
+            self.watch = Watch::Stale;
+            self.sweeps = false;
+        }
     }
 
     /// Whether plans cannot be applied without the index.
@@ -101,8 +124,13 @@ impl Derived {
         let mut shared = HashMap::new();
         let mut taken: Vec<Vec<Bytes>> = plans.iter().map(|plan| self.take_one(plan, &mut shared)).collect();
         if self.taken && !self.shared.fits() {
+            if !std::mem::replace(&mut self.sweeps, true) {
+                tracing::warn!(keys = self.bound, "too many derived keys to remember: sweeping with SCAN");
+            }
             self.metrics.derived_sweeps.inc();
             let found = self.sweep(lanes).await?;
+            let followed = found.iter().filter(|key| self.shared.is_followed(key)).count();
+            self.has_room = leaves_room(followed, self.bound);
             for (plan, keys) in plans.iter().zip(&mut taken) {
                 let wanted = |key: &&Bytes| patterns(plan).any(|pattern| pattern.matches(key));
                 keys.extend(found.iter().filter(wanted).cloned());
@@ -183,8 +211,9 @@ impl Derived {
 }
 
 impl Shared {
-    fn of(of: Option<Arc<KeyMap>>) -> Arc<Shared> {
-        Arc::new(Shared { of, ..Shared::default() })
+    fn new(of: Option<Arc<KeyMap>>, bound: usize) -> Arc<Shared> {
+        let (awaited, _) = watch::channel(false);
+        Arc::new(Shared { of, bound, awaited, keys: Mutex::default(), overflowed: AtomicBool::default() })
     }
 
     /// Nobody here would ever take out the keys of those whom another process follows.
@@ -204,13 +233,17 @@ impl Shared {
     fn add(&self, announced: &[Bytes]) {
         let mut keys = self.keys();
         for key in announced.iter().filter(|key| self.is_followed(key)) {
-            if keys.len() < MAX_KEYS {
-                keys.insert(key);
-            } else if !self.overflowed.swap(true, Ordering::Relaxed) {
-                tracing::warn!(keys = MAX_KEYS, "too many derived keys to remember: sweeping with SCAN");
+            match keys.len() < self.bound {
+                true => drop(keys.insert(key)),
+                false => self.overflowed.store(true, Ordering::Relaxed),
             }
         }
     }
+}
+
+/// Whether an index of so many keys lasts: one that is all but full would have to be built again and again.
+fn leaves_room(keys: usize, bound: usize) -> bool {
+    keys <= bound - bound / 8
 }
 
 /// A pattern of a plan.
@@ -297,7 +330,7 @@ mod tests {
         let map = KeyMap::compile(&spec, &tables).unwrap();
         let keys = ["financial_summary:live:7:week", "financial_summary:live:8:week"].map(Bytes::from);
         for (of, remembered) in [(Some(Arc::new(map)), 1), (None, 2)] {
-            let shared = Shared::of(of);
+            let shared = Shared::new(of, MAX_KEYS);
             shared.add(&keys);
             assert_eq!(shared.keys().len(), remembered);
         }

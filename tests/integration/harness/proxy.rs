@@ -1,5 +1,6 @@
 //! A line to a server that can be cut, fall silent, or become slow.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,6 +13,9 @@ use tokio::task::JoinHandle;
 const PIECE_BYTES: usize = 64 * 1024;
 /// How long the server behind may take to accept.
 const REACH: Duration = Duration::from_secs(5);
+
+/// What makes a connection one on which Redis announces.
+const TRACKING: &[u8] = b"TRACKING";
 
 /// How the line is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +52,8 @@ impl Line {
 pub struct Proxy {
     port: u16,
     line: watch::Sender<Line>,
+    /// Whether what Redis announces is held back.
+    quiet: watch::Sender<bool>,
     listener: JoinHandle<()>,
 }
 
@@ -57,12 +63,13 @@ impl Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (line, state) = watch::channel(Line::Open);
+        let (quiet, is_quiet) = watch::channel(false);
         let listener = tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
-                tokio::spawn(carry(near, to, state.clone()));
+                tokio::spawn(carry(near, to, state.clone(), is_quiet.clone()));
             }
         });
-        Proxy { port, line, listener }
+        Proxy { port, line, quiet, listener }
     }
 
     pub fn port(&self) -> u16 {
@@ -71,6 +78,11 @@ impl Proxy {
 
     pub fn set(&self, line: Line) {
         self.line.send_replace(line);
+    }
+
+    /// Holds back what Redis says on connections with `CLIENT TRACKING`, or lets it go.
+    pub fn hold_announcements(&self, held: bool) {
+        self.quiet.send_replace(held);
     }
 }
 
@@ -81,7 +93,31 @@ impl Drop for Proxy {
     }
 }
 
-async fn carry(near: TcpStream, to: u16, mut line: watch::Receiver<Line>) {
+/// What a piece waits for, besides the line.
+enum Gate<'c> {
+    /// Nothing; but it may be what makes a tracking connection of this one.
+    Asked(&'c AtomicBool),
+    /// Until announcements are let go, on a tracking connection.
+    Said(&'c AtomicBool, watch::Receiver<bool>),
+}
+
+impl Gate<'_> {
+    async fn pass(&mut self, piece: &[u8]) {
+        match self {
+            Gate::Asked(tracks) => {
+                let asks = piece.windows(TRACKING.len()).any(|word| word == TRACKING);
+                tracks.fetch_or(asks, Ordering::Relaxed);
+            }
+            Gate::Said(tracks, quiet) if tracks.load(Ordering::Relaxed) => {
+                // An error: the proxy is gone, and its connections with it.
+                let _ = quiet.wait_for(|quiet| !quiet).await;
+            }
+            Gate::Said(..) => {}
+        }
+    }
+}
+
+async fn carry(near: TcpStream, to: u16, mut line: watch::Receiver<Line>, quiet: watch::Receiver<bool>) {
     if !is_open(&mut line).await {
         return;
     }
@@ -89,14 +125,21 @@ async fn carry(near: TcpStream, to: u16, mut line: watch::Receiver<Line>) {
         return;
     };
     let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
+    let tracks = AtomicBool::new(false);
+    let (asked, said) = (Gate::Asked(&tracks), Gate::Said(&tracks, quiet));
     // When one direction ends the other is of no use: both sockets are closed.
     tokio::select! {
-        () = pump(near_in, far_out, line.clone()) => {}
-        () = pump(far_in, near_out, line) => {}
+        () = pump(near_in, far_out, line.clone(), asked) => {}
+        () = pump(far_in, near_out, line, said) => {}
     }
 }
 
-async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut line: watch::Receiver<Line>) {
+async fn pump(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut line: watch::Receiver<Line>,
+    mut gate: Gate<'_>,
+) {
     let mut piece = vec![0; PIECE_BYTES];
     while is_open(&mut line).await {
         let (bytes, _) = line.borrow_and_update().pace();
@@ -113,6 +156,7 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut line: watch::
                 _ = line.wait_for(|line| line.pace().1.is_zero()) => {}
             }
         }
+        gate.pass(&piece[..count]).await;
         // What was read when the line fell silent is held.
         if !is_open(&mut line).await || to.write_all(&piece[..count]).await.is_err() {
             return;

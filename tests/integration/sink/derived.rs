@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::harness::redis::readme_user;
-use crate::harness::{Redis, RedisOptions, eventually};
+use crate::harness::resp::slot_of;
+use crate::harness::{Cluster, Proxy, Redis, RedisOptions, eventually};
 
 #[tokio::test]
 async fn keys_from_before_the_start_and_from_now_are_deleted_and_neighbours_spared() {
@@ -121,4 +122,143 @@ async fn patterns_whose_texts_overlap_are_followed_together() {
         fault = eventually_retrying(&mut state) => panic!("{fault}"),
     }
     assert!(!redis.exists("financial_summary:live:7:day").await);
+}
+
+/// A sink that knows all keys that there are, of `room` at most, and what it counts.
+async fn stands_by(urls: &[String], room: usize) -> (Sink, SinkMetrics) {
+    let metrics = Metrics::new().unwrap().sink;
+    let options = Options {
+        derived_prefixes: vec!["financial_summary:".into()],
+        derived_keys_max: room,
+        ..Options::new("lockstep", metrics.clone())
+    };
+    let redis = config::Redis::parse(urls).unwrap();
+    (Sink::connect(&redis, options).await.unwrap(), metrics)
+}
+
+async fn knows(sink: &mut Sink, metrics: &SinkMetrics, keys: i64) {
+    eventually(&format!("{keys} keys are known"), async || {
+        sink.stand_by().await;
+        (metrics.derived_keys.get() == keys).then_some(())
+    })
+    .await;
+}
+
+/// It was announced in time to whoever led before, so nobody else will delete it.
+#[tokio::test]
+async fn what_was_announced_late_to_who_stands_by_is_deleted_by_its_first_flight() {
+    let redis = Redis::start(RedisOptions::default()).await;
+    let proxy = Proxy::start(redis.port()).await;
+    redis.call(&["SET", "financial_summary:live:8:day", "1"]).await;
+    let (mut sink, metrics) = stands_by(&[format!("redis://127.0.0.1:{}", proxy.port())], 10).await;
+    knows(&mut sink, &metrics, 1).await;
+    proxy.hold_announcements(true);
+    redis.call(&["SET", "financial_summary:live:7:day", "1"]).await;
+    let (asked, scans) = (redis.calls("ping").await, redis.calls("scan").await);
+    let flight = stream(vec![change("7", 1, "1")]);
+    let applied = sink.apply(&flight);
+    let asks = eventually("what was announced is asked for", async || {
+        (redis.calls("ping").await > asked).then_some(())
+    });
+    tokio::pin!(applied);
+    tokio::select! {
+        biased;
+        _ = &mut applied => panic!("it did not wait for what was announced"),
+        () = asks => proxy.hold_announcements(false),
+    }
+    assert_eq!(applied.await.unwrap(), [APPLIED]);
+    assert!(!redis.exists("financial_summary:live:7:day").await);
+    assert_eq!(redis.calls("scan").await, scans);
+}
+
+/// A server with a `timeout`, or a proxy, closes what nothing is sent over.
+#[tokio::test]
+async fn who_stands_by_and_loses_its_connections_is_ready_again() {
+    let redis = Redis::start(RedisOptions::default()).await;
+    redis.call(&["SET", "financial_summary:live:8:day", "1"]).await;
+    let (mut sink, metrics) = stands_by(&[redis.url().to_owned()], 10).await;
+    knows(&mut sink, &metrics, 1).await;
+    redis.call(&["CLIENT", "KILL", "TYPE", "normal"]).await;
+    redis.call(&["SET", "financial_summary:live:7:day", "1"]).await;
+    knows(&mut sink, &metrics, 2).await;
+    assert!(metrics.reconnects.get() >= 1);
+    let scans = redis.calls("scan").await;
+    assert_eq!(sink.apply(&stream(vec![change("7", 1, "1")])).await.unwrap(), [APPLIED]);
+    assert!(!redis.exists("financial_summary:live:7:day").await);
+    assert_eq!(redis.calls("scan").await, scans);
+}
+
+async fn scans(cluster: &Cluster) -> Vec<u64> {
+    let masters = cluster.masters().await;
+    futures_util::future::join_all(masters.iter().map(|node| cluster.node(*node).calls("scan"))).await
+}
+
+#[tokio::test]
+async fn who_stands_by_learns_that_a_slot_has_moved() {
+    let cluster = Cluster::start().await;
+    let (day, fence) = ("financial_summary:live:7:day", "lockstep:fence:{live:7}");
+    cluster.call(day, &["SET", day, "1"]).await;
+    let (mut sink, metrics) = stands_by(&cluster.urls(), 10).await;
+    knows(&mut sink, &metrics, 1).await;
+    let (masters, before) = (cluster.masters().await, scans(&cluster).await);
+    let owner = cluster.master_of(fence).await;
+    cluster.move_slot(slot_of(fence), *masters.iter().find(|node| **node != owner).unwrap()).await;
+    eventually("all keys are looked through with the new map", async || {
+        sink.stand_by().await;
+        scans(&cluster).await.iter().zip(&before).all(|(now, before)| now > before).then_some(())
+    })
+    .await;
+    knows(&mut sink, &metrics, 1).await;
+    let before = scans(&cluster).await;
+    assert_eq!(sink.apply(&stream(vec![change("7", 1, "1")])).await.unwrap(), [APPLIED]);
+    assert!(cluster.get(day).await.is_none());
+    assert_eq!(scans(&cluster).await, before);
+    assert_eq!(metrics.redirects.with_label_values(&["moved"]).get(), 0);
+}
+
+#[tokio::test]
+async fn an_index_that_was_outgrown_by_keys_long_gone_is_built_again() {
+    let redis = Redis::start(RedisOptions::default()).await;
+    redis.call(&["SET", "financial_summary:live:8:day", "1"]).await;
+    let (mut sink, metrics) = stands_by(&[redis.url().to_owned()], 10).await;
+    knows(&mut sink, &metrics, 1).await;
+    let scans = redis.calls("scan").await;
+    for round in 0..30 {
+        let key = format!("financial_summary:live:9:{round}");
+        redis.call(&["SET", &key, "1"]).await;
+        redis.call(&["DEL", &key]).await;
+    }
+    redis.call(&["SET", "financial_summary:live:7:day", "1"]).await;
+    eventually("all keys are looked through again", async || {
+        sink.stand_by().await;
+        (redis.calls("scan").await > scans).then_some(())
+    })
+    .await;
+    knows(&mut sink, &metrics, 2).await;
+    assert_eq!(sink.apply(&stream(vec![change("7", 1, "1")])).await.unwrap(), [APPLIED]);
+    assert!(!redis.exists("financial_summary:live:7:day").await);
+    assert_eq!(metrics.derived_sweeps.get(), 0);
+}
+
+#[tokio::test]
+async fn with_more_keys_than_can_be_remembered_each_change_looks_for_them_until_there_is_room_again() {
+    let redis = Redis::start(RedisOptions::default()).await;
+    for key in 0..30 {
+        redis.call(&["SET", &format!("financial_summary:live:9:{key}"), "1"]).await;
+    }
+    let (mut sink, metrics) = stands_by(&[redis.url().to_owned()], 10).await;
+    for (at, sweeps) in [(1, 1), (2, 2)] {
+        redis.call(&["SET", "financial_summary:live:7:day", "1"]).await;
+        sink.apply(&stream(vec![change("7", at, "1")])).await.unwrap();
+        assert!(!redis.exists("financial_summary:live:7:day").await);
+        assert_eq!(metrics.derived_sweeps.get(), sweeps);
+    }
+    sink.apply(&stream(vec![change("9", 3, "1")])).await.unwrap();
+    // This one finds that there is room, and the next looks through all keys.
+    sink.apply(&stream(vec![change("9", 4, "1")])).await.unwrap();
+    let sweeps = metrics.derived_sweeps.get();
+    redis.call(&["SET", "financial_summary:live:7:day", "1"]).await;
+    sink.apply(&stream(vec![change("7", 5, "1")])).await.unwrap();
+    assert!(!redis.exists("financial_summary:live:7:day").await);
+    assert_eq!(metrics.derived_sweeps.get(), sweeps);
 }

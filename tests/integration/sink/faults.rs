@@ -50,12 +50,7 @@ async fn a_replica_is_retried_until_it_is_master_again() {
     let redis = Redis::start(RedisOptions::default()).await;
     let metrics = Metrics::new().unwrap().sink;
     let settings = config::Redis::parse(&[redis.url()]).unwrap();
-    let options = Options {
-        metrics: metrics.clone(),
-        slot: "lockstep".to_owned(),
-        derived_prefixes: vec![],
-        derived_of: None,
-    };
+    let options = Options::new("lockstep", metrics.clone());
     let mut sink = Sink::connect(&settings, options).await.unwrap();
     let mut state = sink.state();
     redis.follow(&master).await;
@@ -313,12 +308,7 @@ async fn a_redis_that_was_restarted_is_written_at_once() {
     let redis = Redis::start(RedisOptions::default()).await;
     let metrics = Metrics::new().unwrap().sink;
     let settings = config::Redis::parse(&[redis.url()]).unwrap();
-    let options = Options {
-        metrics: metrics.clone(),
-        slot: "lockstep".to_owned(),
-        derived_prefixes: vec![],
-        derived_of: None,
-    };
+    let options = Options::new("lockstep", metrics.clone());
     let mut sink = Sink::connect(&settings, options).await.unwrap();
     for round in 1..=3 {
         sink.apply(&stream(vec![change("7", 10 * round, "1")])).await.unwrap();
