@@ -19,6 +19,7 @@ use lockstep::resync::{Pace, Reader};
 use lockstep::sink::node::Login;
 use lockstep::sink::{self, Sink};
 use lockstep::supervise::budget::Budget;
+use lockstep::supervise::standby::keep_ready;
 use lockstep::supervise::start::ServerSide;
 use lockstep::supervise::{Load, NameLoad, StartLoad, Supervisor};
 use lockstep::wire::Stream;
@@ -174,9 +175,7 @@ impl Process {
         let heads = key_map.patterns().map(|pattern| pattern.literal_head().to_owned().into());
         let options = sink::Options {
             derived_prefixes: heads.collect(),
-            derived_of: None,
-            slot: config.postgres.slot.clone(),
-            metrics: metrics.sink.clone(),
+            ..sink::Options::new(&config.postgres.slot, metrics.sink.clone())
         };
         loop {
             let carrier = ToModel { world: self.world.clone(), instance: self.number };
@@ -197,7 +196,7 @@ impl Process {
         stop: watch::Receiver<bool>,
     ) -> Result<()> {
         pipeline.sink().await?.read_records().await?;
-        let (wal_end, memory) = self.claim().await?;
+        let (wal_end, memory) = self.claim(pipeline).await?;
         let compared = tokio::time::timeout(COMPARE_TIMEOUT, async {
             self.world.sql(self.number, false).await?;
             let (from, xid) = {
@@ -225,20 +224,35 @@ impl Process {
 
 impl Process {
     /// Takes the slot, as soon as nobody else has it: what IDENTIFY_SYSTEM said of the end of WAL, and the stream.
-    async fn claim(&self) -> Result<(Lsn, DuplexStream)> {
+    async fn claim(&self, pipeline: &mut Pipeline) -> Result<(Lsn, DuplexStream)> {
         loop {
             self.world.sql(self.number, false).await?;
-            if self.world.lock().postgres.walsender.is_some() {
-                tokio::time::sleep(STANDBY).await;
-                continue;
+            if self.is_held() {
+                tokio::select! {
+                    fault = keep_ready(pipeline) => return Err(fault),
+                    free = self.wait_for_slot() => free?,
+                }
             }
             self.world.sql(self.number, false).await?;
             let wal_end = Lsn(self.world.lock().postgres.wal);
             self.world.sql(self.number, false).await?;
-            if let Some(memory) = self.world.lock().postgres.start_replication() {
+            if let Some(memory) = self.world.lock().postgres.start_replication(self.number) {
                 return Ok((wal_end, memory));
             }
         }
+    }
+
+    /// As `standby::wait_for_slot`.
+    async fn wait_for_slot(&self) -> Result<()> {
+        while self.is_held() {
+            tokio::time::sleep(STANDBY).await;
+            self.world.sql(self.number, false).await?;
+        }
+        Ok(())
+    }
+
+    fn is_held(&self) -> bool {
+        self.world.lock().postgres.walsender.is_some()
     }
 }
 

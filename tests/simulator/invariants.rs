@@ -314,7 +314,7 @@ impl Checks {
         }
     }
 
-    /// An instance hears of keys that were written. A derived one counts as written then: a change that Redis has
+    /// The leader hears of keys that were written. A derived one counts as written then: a change that Redis has
     /// already is behind it, and the ledger of other writers, which is not modelled, deletes it after a grace.
     pub fn heard(&mut self, keys: &[Bytes], commits: &[Commit]) {
         for key in keys {

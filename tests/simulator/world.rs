@@ -68,8 +68,11 @@ impl World {
 
     /// A client sees what Redis has written.
     pub fn deliver(&mut self, conn: u64, replies: usize) {
-        let heard = self.redis.deliver(conn, replies);
-        self.checks.heard(&heard, &self.postgres.commits);
+        let Some((instance, heard)) = self.redis.deliver(conn, replies) else { return };
+        // One that waits is not the one who has to delete it.
+        if instance == self.postgres.leader {
+            self.checks.heard(&heard, &self.postgres.commits);
+        }
     }
 
     /// Gates that may open.

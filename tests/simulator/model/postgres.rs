@@ -147,6 +147,8 @@ pub struct Postgres {
     /// What the slot may forget.
     pub confirmed: u64,
     pub walsender: Option<Walsender>,
+    /// The instance that streamed last.
+    pub leader: usize,
     next_number: u64,
     /// Whether old rows are sent whole.
     pub full: bool,
@@ -171,6 +173,7 @@ impl Postgres {
             rows: BTreeMap::new(),
             confirmed: FIRST_LSN,
             walsender: None,
+            leader: 0,
             next_number: 1,
             full,
             pipe_bytes,
@@ -313,13 +316,14 @@ impl Postgres {
     }
 
     /// START_REPLICATION: the client's end; `None` while another one streams.
-    pub fn start_replication(&mut self) -> Option<DuplexStream> {
+    pub fn start_replication(&mut self, instance: usize) -> Option<DuplexStream> {
         if self.walsender.is_some() {
             return None;
         }
         let (server, client) = tokio::io::duplex(self.pipe_bytes);
         let next = self.commits.iter().position(|commit| commit.lsn >= self.confirmed);
         let next = next.unwrap_or(self.commits.len());
+        self.leader = instance;
         self.walsender = Some(Walsender::new(server, next, self.confirmed));
         Some(client)
     }

@@ -227,10 +227,10 @@ impl Redis {
         self.conns.iter().filter(|(_, conn)| waits(conn)).map(|(id, _)| *id).collect()
     }
 
-    /// The client sees what the server has written, up to so many replies; the keys of which it hears.
-    pub fn deliver(&mut self, conn: u64, replies: usize) -> Vec<Bytes> {
+    /// The client sees what the server has written, up to so many replies; who it is, and the keys of which it hears.
+    pub fn deliver(&mut self, conn: u64, replies: usize) -> Option<(usize, Vec<Bytes>)> {
+        let conn = self.conns.get_mut(&conn)?;
         let mut heard = Vec::new();
-        let Some(conn) = self.conns.get_mut(&conn) else { return heard };
         for _ in 0..replies {
             match conn.outbox.pop_front() {
                 // Whoever asked may not wait any more.
@@ -244,7 +244,7 @@ impl Redis {
                 None => break,
             }
         }
-        heard
+        Some((conn.instance, heard))
     }
 
     /// The server executes the next command of a connection.
