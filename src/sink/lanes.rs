@@ -8,15 +8,12 @@ use tokio::sync::watch;
 use super::node::{Command, Login, Node};
 use super::reply::{NodeError, Reply};
 use super::script::Scripts;
-use super::seeds::{self, Role};
+use super::seeds::{self, Role, cluster_slots};
 use super::slots::{Address, Topology};
 use super::tracking::Way;
 use crate::config;
 use crate::error::{Error, Result};
 use crate::metrics::SinkMetrics;
-
-/// Oldest Redis that has every command used here (`GETEX`-era ACL, `CLIENT TRACKING`, `UNLINK` in scripts).
-const OLDEST_VERSION: (u32, u32) = (6, 2);
 
 /// A connection whose node knows the scripts.
 pub struct Lane {
@@ -67,7 +64,7 @@ impl Lanes {
             redis.seeds.iter().map(|(host, port)| Address::new(host.clone(), *port)).collect();
         let mut last = Error::definite("redis.url names no server", "give it at least one");
         for seed in &seeds {
-            match settle_on(seed, &seeds, &login).await {
+            match seeds::topology(seed, &seeds, &login).await {
                 Ok(topology) => {
                     let (told, _) = watch::channel(topology.clone());
                     let mut lanes = Lanes {
@@ -352,74 +349,5 @@ impl Lanes {
             false => self.refuse_replica(&lane.node).await,
         };
         sign.map_err(|error| Trouble { address: address.clone(), error })
-    }
-}
-
-fn cluster_slots() -> Command {
-    Command::fixed("CLUSTER", &["SLOTS"])
-}
-
-/// What there is, as `seed` says; of several servers without cluster mode the master alone.
-async fn settle_on(seed: &Address, seeds: &[Address], login: &Login) -> Result<Topology> {
-    match discover(seed, login).await? {
-        Topology::Single(_) if seeds.len() > 1 => discover(&seeds::master(seeds, login).await?, login).await,
-        topology => Ok(topology),
-    }
-}
-
-/// What `seed` belongs to, once its version is known to be new enough.
-async fn discover(seed: &Address, login: &Login) -> Result<Topology> {
-    let at = |error: NodeError| error.at(seed);
-    let node = Node::connect(seed, login, 0).await.map_err(at)?;
-    let info = node.call(Command::fixed("INFO", &["SERVER"])).await.map_err(at)?;
-    let version = info_field(&info, "redis_version").unwrap_or_default();
-    if parse_version(version).is_none_or(|version| version < OLDEST_VERSION) {
-        let (major, minor) = OLDEST_VERSION;
-        return Err(Error::definite(
-            format!("redis {seed} is version {version:?}"),
-            format!("run {major}.{minor} or newer"),
-        ));
-    }
-    let cluster = node.call(Command::fixed("INFO", &["CLUSTER"])).await.map_err(at)?;
-    if info_field(&cluster, "cluster_enabled") != Some("1") {
-        return Ok(Topology::Single(seed.clone()));
-    }
-    let slots = node.call(cluster_slots()).await.map_err(at)?;
-    match Topology::from_cluster_slots(&slots, seed) {
-        topology @ Topology::Cluster { complete: true, .. } => Ok(topology),
-        _ => Err(Error::transient(
-            format!("the redis cluster at {seed} has slots without a master"),
-            "see \"redis-cli --cluster check\"",
-        )),
-    }
-}
-
-/// The value of a line of `INFO`.
-pub fn info_field<'a>(info: &'a Reply, name: &str) -> Option<&'a str> {
-    let lines = info.utf8()?.lines();
-    lines.filter_map(|line| line.split_once(':')).find(|(key, _)| *key == name).map(|(_, value)| value)
-}
-
-fn parse_version(text: &str) -> Option<(u32, u32)> {
-    let mut parts = text.split('.').map(|part| part.parse().ok());
-    Some((parts.next()??, parts.next()??))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_compare_as_numbers() {
-        assert!(parse_version("6.0.16").unwrap() < OLDEST_VERSION);
-        assert!(parse_version("10.1.0").unwrap() > OLDEST_VERSION);
-        assert_eq!(parse_version("seven"), None);
-    }
-
-    #[test]
-    fn info_is_read_by_name() {
-        let info = Reply::Text("# Server\r\nredis_version:7.0.15\r\nredis_mode:standalone\r\n".into());
-        assert_eq!(info_field(&info, "redis_version"), Some("7.0.15"));
-        assert_eq!(info_field(&info, "redis"), None);
     }
 }

@@ -14,7 +14,7 @@
 //! | `keyspace` | walking over all keys in bounded steps |
 //! | `derived`, `key_set` | which keys a pattern matches, without a SCAN per event |
 //! | `records`, `keep`, `proof` | Lockstep's own keys, and what they prove |
-//! | `seeds` | which of several servers is the master |
+//! | `seeds` | what there is, and which of several servers is the master |
 //! | `quarantine` | the record of what could not be applied as written |
 //! | `lease` | the key by which readers tell a fresh Redis from a frozen one |
 //! | `tracking` | what anybody writes, as Redis announces it |

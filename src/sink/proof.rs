@@ -6,8 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::lanes::info_field;
-use super::reply::Reply;
+use super::reply::{Reply, info_field};
 use crate::checkpoint::Checkpoint;
 
 /// Which process, and which history of replication, a node's data set belongs to.

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 
-use super::lanes::{Trouble, info_field};
+use super::lanes::Trouble;
 use super::node::{Command, Node};
-use super::reply::NodeError;
+use super::reply::{NodeError, info_field};
 use super::slots::{Address, Topology};
 use super::{DEFAULT_SLOT, LoadMark, Sink};
 use crate::checkpoint::Checkpoint;

@@ -49,6 +49,12 @@ impl Reply {
     }
 }
 
+/// The value of a line of `INFO`.
+pub fn info_field<'a>(info: &'a Reply, name: &str) -> Option<&'a str> {
+    let lines = info.utf8()?.lines();
+    lines.filter_map(|line| line.split_once(':')).find(|(key, _)| *key == name).map(|(_, value)| value)
+}
+
 /// Why a node did not do what it was told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NodeError {
@@ -261,5 +267,12 @@ mod tests {
         assert!(!error.is_transient());
         assert!(error.to_string().contains("redis.url"), "{error}");
         assert!(NodeError::Loading.at(&address).is_transient());
+    }
+
+    #[test]
+    fn info_is_read_by_name() {
+        let info = Reply::Text("# Server\r\nredis_version:7.0.15\r\nredis_mode:standalone\r\n".into());
+        assert_eq!(info_field(&info, "redis_version"), Some("7.0.15"));
+        assert_eq!(info_field(&info, "redis"), None);
     }
 }

@@ -1,15 +1,17 @@
-//! Which of several servers without cluster mode is the master: a server and its replicas.
+//! What there is, as the servers in `redis.url` say: a cluster, one server, or which of several is the master.
 
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::time::timeout;
 
-use super::lanes::info_field;
 use super::node::{Command, Login, Node};
-use super::reply::NodeError;
-use super::slots::Address;
+use super::reply::{NodeError, info_field};
+use super::slots::{Address, Topology};
 use crate::error::{Error, Result};
+
+/// Oldest Redis that has every command used here (`GETEX`-era ACL, `CLIENT TRACKING`, `UNLINK` in scripts).
+const OLDEST_VERSION: (u32, u32) = (6, 2);
 
 /// Longest time that one seed may take: a host that is gone must not hide the one that took over.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -33,6 +35,54 @@ impl Role {
         let replicas = info_field(&info, "connected_slaves").and_then(|count| count.parse().ok());
         Ok(Role { master: info_field(&info, "role") == Some("master"), replicas: replicas.unwrap_or(0) })
     }
+}
+
+/// What there is, as `seed` says; of several servers without cluster mode the master alone.
+///
+/// # Errors
+/// Transient where a server is away, or the cluster not whole; definite where the version or the login is wrong.
+pub async fn topology(seed: &Address, seeds: &[Address], login: &Login) -> Result<Topology> {
+    match discover(seed, login).await? {
+        Topology::Single(_) if seeds.len() > 1 => discover(&master(seeds, login).await?, login).await,
+        topology => Ok(topology),
+    }
+}
+
+/// What `seed` belongs to, once its version is known to be new enough.
+async fn discover(seed: &Address, login: &Login) -> Result<Topology> {
+    let at = |error: NodeError| error.at(seed);
+    let node = Node::connect(seed, login, 0).await.map_err(at)?;
+    let info = node.call(Command::fixed("INFO", &["SERVER"])).await.map_err(at)?;
+    let version = info_field(&info, "redis_version").unwrap_or_default();
+    if parse_version(version).is_none_or(|version| version < OLDEST_VERSION) {
+        let (major, minor) = OLDEST_VERSION;
+        return Err(Error::definite(
+            format!("redis {seed} is version {version:?}"),
+            format!("run {major}.{minor} or newer"),
+        ));
+    }
+    let cluster = node.call(Command::fixed("INFO", &["CLUSTER"])).await.map_err(at)?;
+    if info_field(&cluster, "cluster_enabled") != Some("1") {
+        return Ok(Topology::Single(seed.clone()));
+    }
+    let slots = node.call(cluster_slots()).await.map_err(at)?;
+    match Topology::from_cluster_slots(&slots, seed) {
+        topology @ Topology::Cluster { complete: true, .. } => Ok(topology),
+        _ => Err(Error::transient(
+            format!("the redis cluster at {seed} has slots without a master"),
+            "see \"redis-cli --cluster check\"",
+        )),
+    }
+}
+
+/// Asks a node who owns which slots.
+pub fn cluster_slots() -> Command {
+    Command::fixed("CLUSTER", &["SLOTS"])
+}
+
+fn parse_version(text: &str) -> Option<(u32, u32)> {
+    let mut parts = text.split('.').map(|part| part.parse().ok());
+    Some((parts.next()??, parts.next()??))
 }
 
 /// Asks all seeds at the same time which of them is the master.
@@ -97,5 +147,12 @@ mod tests {
             let fault = chosen(roles).unwrap_err();
             assert!(fault.is_transient() && fault.to_string().contains(words), "{fault}");
         }
+    }
+
+    #[test]
+    fn versions_compare_as_numbers() {
+        assert!(parse_version("6.0.16").unwrap() < OLDEST_VERSION);
+        assert!(parse_version("10.1.0").unwrap() > OLDEST_VERSION);
+        assert_eq!(parse_version("seven"), None);
     }
 }
