@@ -217,6 +217,23 @@ async fn who_stands_by_learns_that_a_slot_has_moved() {
 }
 
 #[tokio::test]
+async fn who_stands_by_follows_the_master() {
+    let (old, new) =
+        tokio::join!(Redis::start(RedisOptions::default()), Redis::start(RedisOptions::default()));
+    new.follow(&old).await;
+    let urls = [old.url().to_owned(), new.url().to_owned()];
+    let (mut sink, metrics) = stands_by(&urls, 10).await;
+    new.call(&["REPLICAOF", "NO", "ONE"]).await;
+    new.call(&["SET", "financial_summary:live:7:day", "1"]).await;
+    old.follow(&new).await;
+    knows(&mut sink, &metrics, 1).await;
+    let scans = new.calls("scan").await;
+    assert_eq!(sink.apply(&stream(vec![change("7", 1, "1")])).await.unwrap(), [APPLIED]);
+    assert!(!new.exists("financial_summary:live:7:day").await);
+    assert_eq!(new.calls("scan").await, scans);
+}
+
+#[tokio::test]
 async fn an_index_that_was_outgrown_by_keys_long_gone_is_built_again() {
     let redis = Redis::start(RedisOptions::default()).await;
     redis.call(&["SET", "financial_summary:live:8:day", "1"]).await;
