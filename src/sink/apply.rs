@@ -135,7 +135,7 @@ impl Sink {
     /// Keeps ready what the first flight would wait for: connections, slot map and the index of derived keys. Redis may
     /// be away.
     pub async fn stand_by(&mut self) {
-        self.derived.stand_by();
+        self.derived.fall_behind();
         match self.lanes.keep_alive().await {
             Ok(()) => self.tend(),
             Err(trouble) => {

@@ -100,7 +100,7 @@ impl Lanes {
         }
     }
 
-    /// Grows with every connection made and every change of the slot map.
+    /// Grows with every connection made to a master, every change of the slot map and every [`doubt`](Lanes::doubt).
     pub fn generation(&self) -> u64 {
         self.generation
     }
@@ -114,6 +114,7 @@ impl Lanes {
     /// What was learned over these connections no longer holds.
     pub fn doubt(&mut self) {
         self.doubts += 1;
+        self.generation += 1;
     }
 
     /// Why there is no master to write to, where several servers could be it.
@@ -157,8 +158,9 @@ impl Lanes {
                 self.refuse_replica(&node).await.map_err(trouble)?;
                 self.metrics.reconnects.inc();
             }
-            self.generation += 1;
-            self.doubts += u64::from(self.topology.masters().contains(address));
+            let is_master = u64::from(self.topology.masters().contains(address));
+            self.generation += is_master;
+            self.doubts += is_master;
             self.leaderless = None;
             self.lanes.insert(address.clone(), Lane { node, scripts });
         }

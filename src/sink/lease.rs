@@ -52,9 +52,10 @@ struct Lease<'a> {
 }
 
 impl Sink {
-    /// Begins a session: its term is taken with its first lease.
+    /// Begins a session: its term is taken with its first lease, and before it others may have had theirs.
     pub fn begin_term(&mut self) {
         self.token = None;
+        self.derived.fall_behind();
     }
 
     /// Writes the lease, in the term that this session takes with the first.

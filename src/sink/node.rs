@@ -243,6 +243,18 @@ impl Node {
         self.send(vec![command]).await.pop().unwrap_or(Err(NodeError::TimedOut))
     }
 
+    /// Waits until the connection ends.
+    pub async fn closed(&self) {
+        match &self.line {
+            Line::Socket(socket) => {
+                let mut alive = socket.alive.clone();
+                while alive.changed().await.is_ok() {}
+            }
+            // Its end is the end of what it announces.
+            Line::Carried(_) => std::future::pending().await,
+        }
+    }
+
     /// The keys that `CLIENT TRACKING` announces on this connection from now on.
     pub fn invalidations(&self) -> Invalidations {
         match &self.line {
@@ -311,7 +323,7 @@ pub enum Invalidations {
 }
 
 impl Invalidations {
-    /// The next announcement; `None` once the connection is gone or announcements were dropped.
+    /// The next announcement; `None` once announcements were dropped. fred says nothing of a connection that ended.
     ///
     /// fred swallows the null push of FLUSHALL: an index built on this is a superset afterwards.
     pub async fn next(&mut self) -> Option<Vec<Bytes>> {

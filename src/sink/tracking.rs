@@ -95,6 +95,7 @@ async fn follow(
                 Some(keys) => announced(&keys),
                 None => return,
             },
+            () = node.closed() => return,
             Some(done) = questions.recv() => drop(done.send(())),
             _ = interval.tick() => {
                 if node.call(ping()).await.is_err() {

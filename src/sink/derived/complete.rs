@@ -44,12 +44,13 @@ impl Derived {
         if self.prefixes.is_empty() {
             return Ok(());
         }
-        if let Watch::Building { build, .. } = &mut self.watch
+        let now = lanes.generation();
+        if let Watch::Building { generation, build } = &mut self.watch
+            && *generation == now
             && let Some(built) = build.try_join_next()
         {
             self.end_build(lanes, built.ok())?;
         }
-        let now = lanes.generation();
         match &self.watch {
             Watch::Building { generation, .. } if *generation == now => return Ok(()),
             Watch::Complete { generation, built } if *generation == now && built.is_whole(&self.shared) => {
@@ -64,6 +65,7 @@ impl Derived {
         let mut build = JoinSet::new();
         build.spawn(look_through(lanes.way(), self.prefixes.clone(), Arc::clone(&self.shared)));
         self.watch = Watch::Building { generation: now, build };
+        self.behind = true;
         Ok(())
     }
 
@@ -72,17 +74,19 @@ impl Derived {
     /// # Errors
     /// A node that cannot be tracked or scanned.
     pub async fn ready(&mut self, lanes: &Lanes) -> Result<(), Trouble> {
-        self.complete(lanes).await?;
-        if let Watch::Complete { built, .. } = &self.watch
-            && self.stood_by
-        {
-            // Who led until now was told of it in time, and deletes no more.
-            if built.tracker.catch_up().await.is_err() {
-                self.watch = Watch::Stale;
-            }
+        for is_last in [false, true] {
             self.complete(lanes).await?;
+            let Watch::Complete { built, .. } = &self.watch else { break };
+            if !self.behind {
+                break;
+            }
+            // Nobody else deletes what was written before: who led until now was told of it, and deletes no more.
+            match built.tracker.catch_up().await {
+                Ok(()) => self.behind = false,
+                Err(trouble) if is_last => return Err(trouble),
+                Err(_) => self.watch = Watch::Stale,
+            }
         }
-        self.stood_by = false;
         Ok(())
     }
 

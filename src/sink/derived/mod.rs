@@ -45,8 +45,8 @@ pub struct Derived {
     sweeps: bool,
     /// Whether a sweep found that there are not too many any more.
     has_room: bool,
-    /// Whether no flight was applied meanwhile, so that another instance's may have been.
-    stood_by: bool,
+    /// Whether the next flight has to wait for what was announced before it.
+    behind: bool,
     metrics: SinkMetrics,
 }
 
@@ -83,15 +83,15 @@ impl Derived {
             taken: false,
             sweeps: false,
             has_room: false,
-            stood_by: false,
+            behind: true,
             metrics,
         }
     }
 
-    /// No flight is under way, and another instance's may be.
-    pub fn stand_by(&mut self) {
+    /// Others may have applied flights up to this moment: the next one waits for what was announced before it.
+    pub fn fall_behind(&mut self) {
         self.begin();
-        self.stood_by = true;
+        self.behind = true;
     }
 
     /// A flight begins. One that was dropped half-way took keys that nobody may have deleted.

@@ -171,6 +171,33 @@ async fn what_was_announced_late_to_who_stands_by_is_deleted_by_its_first_flight
     assert_eq!(redis.calls("scan").await, scans);
 }
 
+/// Of its two connections to a server the one over which it is written stays.
+#[tokio::test]
+async fn the_end_of_the_tracking_connection_is_noticed_at_once() {
+    const NEXT_SIGN_OF_LIFE: Duration = Duration::from_secs(5);
+    let redis = Redis::start(RedisOptions::default()).await;
+    redis.call(&["SET", "financial_summary:live:8:day", "1"]).await;
+    let (mut sink, metrics) = stands_by(&[redis.url().to_owned()], 10).await;
+    knows(&mut sink, &metrics, 1).await;
+    let clients = redis.call(&["CLIENT", "LIST"]).await.text().unwrap();
+    let tracks =
+        |line: &&str| line.contains(" flags=") && line.split(" flags=").nth(1).unwrap().starts_with("tB");
+    let tracker = clients.lines().find(tracks).expect("a client that tracks in broadcast mode");
+    let id = tracker.split([' ', '=']).nth(1).unwrap();
+    let (since, scans) = (std::time::Instant::now(), redis.calls("scan").await);
+    redis.call(&["CLIENT", "KILL", "ID", id]).await;
+    redis.call(&["SET", "financial_summary:live:7:day", "1"]).await;
+    eventually("all keys are looked through again", async || {
+        sink.stand_by().await;
+        (redis.calls("scan").await > scans).then_some(())
+    })
+    .await;
+    assert!(since.elapsed() < NEXT_SIGN_OF_LIFE, "{:?}", since.elapsed());
+    sink.apply(&stream(vec![change("7", 1, "1")])).await.unwrap();
+    assert!(!redis.exists("financial_summary:live:7:day").await);
+    assert_eq!(metrics.reconnects.get(), 0);
+}
+
 /// A server with a `timeout`, or a proxy, closes what nothing is sent over.
 #[tokio::test]
 async fn who_stands_by_and_loses_its_connections_is_ready_again() {
