@@ -74,7 +74,7 @@ impl Supervisor {
                 wal_end: system.xlog_pos.max(from),
                 published: carried.mark.clone(),
             };
-            self.go_on(pipeline, load, &server).await?;
+            self.go_on(pipeline, load, &server, &records.nodes).await?;
             Ok::<_, Error>((from, xid))
         });
         let late = |_| Error::transient("redis did not answer while the slot was compared with it", "");

@@ -28,7 +28,7 @@ use crate::lsn::{Lsn, Xid64};
 use crate::pipeline::session::{Session, Signals};
 use crate::pipeline::{Identity, Pipeline};
 use crate::resync::cursor::{self, Reached};
-use crate::sink::{Fencing, Flight, LoadMark};
+use crate::sink::{Fencing, Flight, LoadMark, NodeRecord};
 use crate::wire::{self, Stream, Tripwire};
 use budget::Budget;
 use published::Carried;
@@ -217,11 +217,22 @@ impl Supervisor {
 
     /// Decides whether Redis can be trusted, and starts a load where it cannot.
     ///
+    /// `before`: what the nodes said before the server was asked.
+    ///
     /// # Errors
-    /// A Redis node that does not answer.
+    /// A Redis node that does not answer, or another instance that went on meanwhile.
     #[doc(hidden)]
-    pub async fn go_on(&self, pipeline: &mut Pipeline, load: &mut Load, server: &ServerSide) -> Result<()> {
+    pub async fn go_on(
+        &self,
+        pipeline: &mut Pipeline,
+        load: &mut Load,
+        server: &ServerSide,
+        before: &[NodeRecord],
+    ) -> Result<()> {
         let records = pipeline.sink().await?.read_records().await?;
+        if start::is_overtaken(server, before, &records.nodes) {
+            return Err(Error::transient("another instance went on while this one compared", ""));
+        }
         pipeline.note_compared();
         pipeline.remember_asked(records.asked.as_deref(), records.resync);
         pipeline.remember_quarantine(records.quarantine.as_deref(), server.wal_end);

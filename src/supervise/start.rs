@@ -118,6 +118,13 @@ pub fn furthest(server: &ServerSide, nodes: &[NodeRecord]) -> Option<Lsn> {
     of_this.map(|c| c.applied).max()
 }
 
+/// Whether the nodes are ahead of the server's WAL only because somebody has written there since it was asked: an
+/// instance that is frozen in between loses the slot, and would take the other's progress for a restored server.
+pub fn is_overtaken(server: &ServerSide, before: &[NodeRecord], now: &[NodeRecord]) -> bool {
+    let is_ahead = |nodes| furthest(server, nodes) > Some(server.wal_end);
+    is_ahead(now) && !is_ahead(before)
+}
+
 /// Compares the two sides.
 ///
 /// The stream begins at the slot's `confirmed_flush`, whatever position is asked for (an older one is silently
@@ -190,6 +197,7 @@ pub fn decide(server: &ServerSide, redis: &RedisSide, trust_redis: bool) -> Star
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sink::slots::Address;
 
     fn server(confirmed_flush: u64) -> ServerSide {
         ServerSide {
@@ -286,6 +294,18 @@ mod tests {
         let start = decide(&restored, &redis(vec![at(130)], true), false);
         assert_eq!((start.epoch, start.load), (4, Some(LoadReason::OtherHistory)));
         assert!(start.outset.anew && start.outset.reached == Lsn::ZERO);
+    }
+
+    #[test]
+    fn what_another_instance_wrote_since_the_server_was_asked_is_no_restored_server() {
+        let node = |applied| {
+            let address = Address::new("h", 6379);
+            vec![NodeRecord { address, checkpoint: at(applied), proves: true, epoch: Some(3) }]
+        };
+        assert!(is_overtaken(&server(100), &node(1000), &node(1001)));
+        assert!(is_overtaken(&server(100), &[], &node(1001)), "it wrote the first");
+        assert!(!is_overtaken(&server(100), &node(1001), &node(1001)), "the server was restored");
+        assert!(!is_overtaken(&server(100), &node(900), &node(1000)), "within what the server has");
     }
 
     #[test]

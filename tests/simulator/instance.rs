@@ -195,7 +195,7 @@ impl Process {
         load: &mut Load,
         stop: watch::Receiver<bool>,
     ) -> Result<()> {
-        pipeline.sink().await?.read_records().await?;
+        let before = pipeline.sink().await?.read_records().await?;
         let (wal_end, memory) = self.claim(pipeline).await?;
         let compared = tokio::time::timeout(COMPARE_TIMEOUT, async {
             self.world.sql(self.number, false).await?;
@@ -207,7 +207,7 @@ impl Process {
             let (system_id, published) = ("7".to_owned(), PUBLISHED.to_owned());
             let server =
                 ServerSide { system_id, timeline: 1, confirmed_flush: from, wal_end, published, fork: None };
-            supervisor.go_on(pipeline, load, &server).await?;
+            supervisor.go_on(pipeline, load, &server, &before.nodes).await?;
             Ok::<_, Error>((from, xid))
         });
         let late = |_| Error::transient("redis did not answer while the slot was compared with it", "");
