@@ -293,8 +293,11 @@ impl Lanes {
             };
             match reply {
                 // The same map as before: another node may know of a failover already.
-                Ok(reply) if !self.learn(&reply, &address) => {}
-                Ok(_) => return,
+                Ok(reply) => {
+                    if self.learn(&reply, &address) {
+                        return;
+                    }
+                }
                 Err(error) if error.ends_connection() => drop(self.lanes.remove(&address)),
                 Err(_) => {}
             }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::{Derived, Scan, Shared, leaves_room};
+use super::{Derived, Scan, Shared};
 use crate::sink::lanes::{Lanes, Trouble};
 use crate::sink::reply::NodeError;
 use crate::sink::tracking::{Tracker, Way};
@@ -61,7 +61,7 @@ impl Derived {
         }
         // What is announced to the one before is of no more use.
         self.watch = Watch::Stale;
-        self.shared = Shared::new(self.of.clone(), self.bound);
+        self.shared = Shared::new(self.shared.of.clone(), self.shared.bound);
         let mut build = JoinSet::new();
         build.spawn(look_through(lanes.way(), self.prefixes.clone(), Arc::clone(&self.shared)));
         self.watch = Watch::Building { generation: now, build };
@@ -139,6 +139,6 @@ async fn look_through(way: Way, prefixes: Vec<Bytes>, shared: Arc<Shared>) -> Re
             let _ = tokio::time::timeout(began.elapsed(), awaited.wait_for(|awaited| *awaited)).await;
         }
     }
-    let leaves_room = shared.fits() && leaves_room(shared.keys().len(), shared.bound);
+    let leaves_room = shared.fits() && shared.leaves_room(shared.keys().len());
     Ok(Built { tracker, leaves_room })
 }

@@ -35,8 +35,6 @@ const SCAN_COUNT: &str = "1000";
 /// The index.
 pub struct Derived {
     prefixes: Vec<Bytes>,
-    of: Option<Arc<KeyMap>>,
-    bound: usize,
     shared: Arc<Shared>,
     watch: Watch,
     /// Whether keys were taken for a flight that has not come to its end.
@@ -76,9 +74,7 @@ impl Derived {
     pub fn new(prefixes: Vec<Bytes>, of: Option<Arc<KeyMap>>, bound: usize, metrics: SinkMetrics) -> Derived {
         Derived {
             prefixes: shortest(prefixes),
-            shared: Shared::new(of.clone(), bound),
-            of,
-            bound,
+            shared: Shared::new(of, bound),
             watch: Watch::Stale,
             taken: false,
             sweeps: false,
@@ -125,12 +121,15 @@ impl Derived {
         let mut taken: Vec<Vec<Bytes>> = plans.iter().map(|plan| self.take_one(plan, &mut shared)).collect();
         if self.taken && !self.shared.fits() {
             if !std::mem::replace(&mut self.sweeps, true) {
-                tracing::warn!(keys = self.bound, "too many derived keys to remember: sweeping with SCAN");
+                tracing::warn!(
+                    keys = self.shared.bound,
+                    "too many derived keys to remember: sweeping with SCAN"
+                );
             }
             self.metrics.derived_sweeps.inc();
             let found = self.sweep(lanes).await?;
             let followed = found.iter().filter(|key| self.shared.is_followed(key)).count();
-            self.has_room = leaves_room(followed, self.bound);
+            self.has_room = self.shared.leaves_room(followed);
             for (plan, keys) in plans.iter().zip(&mut taken) {
                 let wanted = |key: &&Bytes| patterns(plan).any(|pattern| pattern.matches(key));
                 keys.extend(found.iter().filter(wanted).cloned());
@@ -226,6 +225,11 @@ impl Shared {
         !self.overflowed.load(Ordering::Relaxed)
     }
 
+    /// Whether an index of so many keys lasts: one that is all but full would have to be built again and again.
+    fn leaves_room(&self, keys: usize) -> bool {
+        keys <= self.bound - self.bound / 8
+    }
+
     fn keys(&self) -> MutexGuard<'_, KeySet> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -239,11 +243,6 @@ impl Shared {
             }
         }
     }
-}
-
-/// Whether an index of so many keys lasts: one that is all but full would have to be built again and again.
-fn leaves_room(keys: usize, bound: usize) -> bool {
-    keys <= bound - bound / 8
 }
 
 /// A pattern of a plan.
