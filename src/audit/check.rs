@@ -16,7 +16,7 @@ use crate::pipeline::{Chunk, ChunkEnd, Compares, Errand, Suspect};
 use crate::resync::read::{self, Rows, Which};
 use crate::resync::table::Table;
 use crate::resync::{Pace, load, sweep};
-use crate::sink::{Announced, Difference, Expectation, TrackedReader};
+use crate::sink::{Announced, Clearing, Difference, Expectation, TrackedReader};
 use crate::wire::Lease;
 
 use super::{Auditor, Tracked};
@@ -64,7 +64,7 @@ impl Checker {
                 continue;
             }
             lease.while_waiting(self.clear_refills()).await?;
-            let suspects = self.parts.ledger.take_due(BATCH_SUSPECTS, Instant::now());
+            let mut suspects = self.parts.ledger.take_due(BATCH_SUSPECTS, Instant::now());
             if suspects.is_empty() {
                 continue;
             }
@@ -72,6 +72,7 @@ impl Checker {
             if suspects.len() == BATCH_SUSPECTS {
                 tick.reset_immediately();
             }
+            lease.while_waiting(self.clear_unwatched(&mut suspects)).await?;
             match self.look_at(suspects.clone(), &mut lease).await {
                 Err(fault) if fault.is_transient() => {
                     self.described = None;
@@ -98,7 +99,25 @@ impl Checker {
         if self.parts.ledger.mode() != ForeignWrites::Heal {
             return Ok(());
         }
-        let sent = self.parts.reader.errands.send(Errand::Clear(stale)).await;
+        self.clear(Clearing { keys: stale, plans: Vec::new() }).await
+    }
+
+    /// Derived keys of those who were changed while not everything was announced: one that was computed before and written
+    /// behind looks like any other.
+    async fn clear_unwatched(&self, suspects: &mut [Suspect]) -> Result<()> {
+        let plans = suspects.iter_mut().filter_map(|suspect| {
+            let is_unwatched = std::mem::take(&mut suspect.cause.unwatched);
+            is_unwatched.then(|| self.parts.reader.key_map.plan_derived(&suspect.user))
+        });
+        let plans: Vec<KeyPlan> = plans.filter(|plan| !plan.steps.is_empty()).collect();
+        if plans.is_empty() || self.parts.ledger.mode() != ForeignWrites::Heal {
+            return Ok(());
+        }
+        self.clear(Clearing { keys: Vec::new(), plans }).await
+    }
+
+    async fn clear(&self, clearing: Clearing) -> Result<()> {
+        let sent = self.parts.reader.errands.send(Errand::Clear(clearing)).await;
         sent.map_err(|_| Error::definite("the pipeline stopped", ""))
     }
 

@@ -94,6 +94,13 @@ impl KeyMap {
         }
     }
 
+    /// Deletes what is only ever deleted, and nothing else; nothing is told.
+    pub fn plan_derived(&self, user: &User) -> KeyPlan {
+        let mut steps = self.keys_of(user);
+        steps.retain(|step| !matches!(step, Step::Delete { written: true, .. }));
+        KeyPlan { deletes_user: false, restores: false, whole: false, steps, ..self.plan_absent(user) }
+    }
+
     /// What is done about a user who is not in the database: every key is deleted, and nothing is told.
     pub fn plan_absent(&self, user: &User) -> KeyPlan {
         KeyPlan {

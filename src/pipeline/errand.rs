@@ -5,7 +5,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::chunks::Chunk;
 use super::quarantine::Open;
-use crate::sink::{LoadMark, Walk};
+use crate::sink::{Clearing, LoadMark, Walk};
 
 /// Answered in the order of the stream.
 #[derive(Debug)]
@@ -22,8 +22,8 @@ pub enum Errand {
     Quarantined(oneshot::Sender<Open>),
     /// The whole of a table is read, `schema.name`: its rows that touch no key will be told anew.
     Rereads(String),
-    /// Keys to be deleted; nobody waits for it.
-    Clear(Vec<Bytes>),
+    /// Derived keys to be deleted once more; nobody waits for it.
+    Clear(Clearing),
 }
 
 /// What was asked, and is done.

@@ -5,8 +5,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use bytes::Bytes;
-
 use super::chunks::{Chunk, ChunkEnd};
 use super::compared::{Compared, tell_anyway};
 use super::patience::patiently;
@@ -18,7 +16,7 @@ use crate::error::{Fault, Result};
 use crate::keyplan::{KeyMap, KeyPlan};
 use crate::lsn::Position;
 use crate::pgoutput::PgTime;
-use crate::sink::{Fencing, Flight, Freshness, LoadMark, Outcome, Renewed, Sink};
+use crate::sink::{Clearing, Fencing, Flight, Freshness, LoadMark, Outcome, Renewed, Sink};
 
 /// The glob of a look: `SCAN` finds keys by no other order than its own, so all templates are found at once.
 const EVERY_KEY: &[u8] = b"*";
@@ -66,7 +64,7 @@ pub enum Cargo {
     /// The record of the quarantine, and its version.
     Quarantine(String, u64),
     /// Derived keys that are deleted once more.
-    Clear(Vec<Bytes>),
+    Clear(Clearing),
 }
 
 /// What Redis acknowledged.
@@ -92,6 +90,8 @@ pub struct Landed {
     pub asked: bool,
     /// Whether the lease was renewed.
     pub leased: bool,
+    /// Whether derived keys may be left that nobody here heard of.
+    pub misheard: bool,
     /// The version of the quarantine that Redis holds now, where it was written.
     pub quarantine: Option<u64>,
     /// A mark that has to wait until the records were compared.
@@ -146,8 +146,11 @@ impl Lane {
                 let key_map = Arc::clone(key_map);
                 let mut flight: Away = Box::pin(async move {
                     let mut landed = fly(&mut sink, cargo, checkpoint, &key_map).await;
-                    if let (Ok(landed), Some(fresh)) = (&mut landed, fresh) {
-                        landed.leased = landed.stored.is_some() && renew(&mut sink, fresh).await;
+                    if let Ok(landed) = &mut landed {
+                        landed.misheard = sink.take_misheard();
+                        if let Some(fresh) = fresh {
+                            landed.leased = landed.stored.is_some() && renew(&mut sink, fresh).await;
+                        }
                     }
                     (sink, landed)
                 });
@@ -227,8 +230,8 @@ async fn fly(sink: &mut Sink, cargo: Cargo, stored: Option<Checkpoint>, key_map:
             let kept = patiently(sink, async |sink| sink.keep_quarantine(&record).await).await?;
             Ok(Landed { quarantine: kept.then_some(version), ..Landed::default() })
         }
-        Cargo::Clear(mut keys) => {
-            patiently(sink, async |sink| sink.clear(&mut keys).await).await?;
+        Cargo::Clear(mut clearing) => {
+            patiently(sink, async |sink| sink.clear(&mut clearing).await).await?;
             Ok(Landed::default())
         }
         Cargo::Look(Look { walk, done }) => {

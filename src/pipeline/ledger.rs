@@ -12,9 +12,10 @@
 //! deleted it was computed from what was true before, and is deleted once more; one that comes later lives.
 //!
 //! Watching costs Redis something for each of our own events, so it is suspended while there are many or Redis is
-//! behind. Users whom the stream changes meanwhile are suspects afterwards. All others are left to the audit.
+//! behind. Users whom the stream changes meanwhile are suspects [afterwards](Unwatched), and their derived keys are deleted
+//! once more. All others are left to the audit.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,14 +30,13 @@ use crate::sink::{Announced, Expectation, Outcome, Shape};
 
 use super::suspect::{Cause, Seen, Sight, Suspect, Why};
 use super::tempo::Tempo;
+use super::unwatched::Unwatched;
 
 /// Suspects that are remembered; who comes beyond is left to the audit, and counted.
 const MAX_SUSPECTS: usize = 16_384;
-/// Users changed while nothing was watched; 48 bytes each. They become suspects little by little.
-const MAX_CHANGED: usize = 65_536;
-/// Of those so many become suspects with each look, of which there are twenty in a second: half of what the database is
-/// asked at most.
-const UNLOOKED_AT_ONCE: usize = 50;
+/// Of those who were changed unwatched so many become suspects with each look, of which there are twenty in a second: half
+/// of what the database is asked at most.
+const UNWATCHED_AT_ONCE: usize = 50;
 /// Users of whom it is remembered what was written last, about 1 KB each: all events of three graces of a second, at
 /// the most at which is watched. Whoever is beyond in a burst is read from the database.
 const MAX_WRITTEN: usize = 12_288;
@@ -76,9 +76,7 @@ struct State {
     /// Whose it is, and when it was announced last.
     refills: HashMap<Bytes, (User, Instant)>,
     refills_due: VecDeque<(Instant, Bytes)>,
-    changed: HashSet<User>,
-    /// Who was changed while nothing was watched, and is no suspect yet.
-    unlooked: Vec<User>,
+    unwatched: Unwatched,
     tempo: Tempo,
     /// Of the plan before.
     shape: Option<Arc<Shape>>,
@@ -139,6 +137,9 @@ impl Ledger {
                 continue;
             }
             let user = plan.user.clone();
+            if from_stream {
+                state.unwatched.watched(&user, self.grace, now);
+            }
             // Its keys are deleted. To be read and refused once more, for ever, would put nothing right.
             let absent = matches!(outcome, Outcome::Refused { .. }).then(|| self.key_map.plan_absent(&user));
             let is_whole = plan.whole && matches!(outcome, Outcome::Applied(_));
@@ -175,10 +176,15 @@ impl Ledger {
         }
     }
 
+    /// The stream changed a user before anybody here watched; whoever streamed then may have watched no longer.
+    pub fn changed_before(&self, user: User) {
+        if self.mode != ForeignWrites::Off {
+            self.change(&mut self.state(), user);
+        }
+    }
+
     fn change(&self, state: &mut State, user: User) {
-        if state.changed.len() < MAX_CHANGED || state.changed.contains(&user) {
-            state.changed.insert(user);
-        } else {
+        if !state.unwatched.change(user) {
             self.metrics.overflows.inc();
         }
     }
@@ -254,10 +260,10 @@ impl Ledger {
         }
         // One by one these are read from the database, and who is announced meanwhile must not wait behind them.
         let is_idle = taken.len() < limit && state.suspects.len() < MAX_SUSPECTS / 2;
-        let spare = if is_idle { UNLOOKED_AT_ONCE } else { 0 };
-        let from = state.unlooked.len().saturating_sub(spare);
-        for user in state.unlooked.split_off(from) {
-            self.add(&mut state, user, Cause::OURS, Seen::Nothing, now);
+        if is_idle && state.live {
+            for user in state.unwatched.take(UNWATCHED_AT_ONCE) {
+                self.add(&mut state, user, Cause::UNWATCHED, Seen::Nothing, now);
+            }
         }
         taken
     }
@@ -312,21 +318,29 @@ impl Ledger {
         state.live = true;
         state.out.blink();
         state.landed.blink();
-        let changed = std::mem::take(&mut state.changed);
-        state.unlooked.extend(changed);
         self.metrics.watching.set(1);
     }
 
     /// Something may not have been announced. What was written last is no longer known either.
     pub fn interrupt(&self) {
         let mut state = self.state();
-        let State { suspects, due, changed, unlooked, written, tempo, .. } = std::mem::take(&mut *state);
-        *state = State { suspects, due, changed, tempo, ..State::default() };
-        // The break is older than the news of it.
-        for user in written.into_keys().chain(unlooked) {
+        let State { suspects, due, unwatched, written, tempo, .. } = std::mem::take(&mut *state);
+        *state = State { suspects, due, unwatched, tempo, ..State::default() };
+        self.miss(&mut state);
+        for user in written.into_keys() {
             self.change(&mut state, user);
         }
         self.metrics.watching.set(0);
+    }
+
+    /// Something may not have been announced to those who delete derived keys.
+    pub fn misheard(&self) {
+        self.miss(&mut self.state());
+    }
+
+    /// The break is older than the news of it.
+    fn miss(&self, state: &mut State) {
+        self.metrics.overflows.inc_by(state.unwatched.miss());
     }
 
     /// How the stream stands: decides whether it is time to watch.

@@ -1,3 +1,4 @@
+use super::super::unwatched::MAX_USERS;
 use super::*;
 use crate::balance::{Event, Field, Kind, Value};
 use crate::config::{KeyMapSpec, TableSpec};
@@ -199,12 +200,12 @@ fn a_user_changed_again_is_no_overflow_where_the_room_is_taken() {
     let ledger = live();
     ledger.interrupt();
     let of = |id: usize| plan(&ledger, &id.to_string(), Kind::Updated, Value::Text("5".into()));
-    for id in 0..MAX_CHANGED {
+    for id in 0..MAX_USERS {
         ledger.wrote(vec![of(id)], &[APPLIED], true, now);
     }
     ledger.wrote(vec![of(7)], &[APPLIED], true, now);
     assert_eq!(ledger.metrics.overflows.get(), 0);
-    ledger.wrote(vec![of(MAX_CHANGED)], &[APPLIED], true, now);
+    ledger.wrote(vec![of(MAX_USERS)], &[APPLIED], true, now);
     assert_eq!(ledger.metrics.overflows.get(), 1);
 }
 
@@ -256,6 +257,39 @@ fn who_was_changed_while_nothing_was_announced_is_looked_at_afterwards() {
 }
 
 #[test]
+fn what_was_derived_unheard_is_known_as_far_back_as_silence_may_last() {
+    let now = Instant::now();
+    let of = |ledger: &Ledger, id: &str| vec![plan(ledger, id, Kind::Updated, Value::Text("5".into()))];
+    let noticed = now + crate::sink::UNHEARD;
+    for loses in [Ledger::misheard, |ledger: &Ledger| (ledger.interrupt(), ledger.resume()).1] {
+        let ledger = live();
+        ledger.wrote(of(&ledger, "1"), &[APPLIED], true, now - GRACE * 2);
+        ledger.wrote(of(&ledger, "2"), &[APPLIED], true, now);
+        ledger.wrote(of(&ledger, "3"), &[APPLIED], false, now);
+        let watched = ledger.take_due(9, noticed);
+        assert!(watched.iter().all(|suspect| !suspect.cause.unwatched), "as far as is known");
+        ledger.wrote(of(&ledger, "4"), &[APPLIED], true, noticed);
+        loses(&ledger);
+        assert!(ledger.take_due(9, noticed).is_empty());
+        let due = ledger.take_due(9, noticed + GRACE);
+        let unwatched = due.iter().filter(|suspect| suspect.cause.unwatched);
+        let mut users: Vec<&str> = unwatched.map(|suspect| &*suspect.user.id).collect();
+        users.sort_unstable();
+        assert_eq!(users, ["2", "4"]);
+    }
+}
+
+#[test]
+fn whom_the_stream_changed_before_the_session_is_looked_at() {
+    let now = Instant::now();
+    let ledger = live();
+    ledger.changed_before(user("1"));
+    assert!(ledger.take_due(9, now).is_empty());
+    let due = ledger.take_due(9, now + GRACE);
+    assert_eq!(due.iter().map(|suspect| suspect.cause.unwatched).collect::<Vec<_>>(), [true]);
+}
+
+#[test]
 fn what_a_session_wrote_is_no_longer_known_once_it_has_ended() {
     let now = Instant::now();
     let ledger = live();
@@ -276,18 +310,18 @@ fn who_is_announced_does_not_wait_behind_all_who_were_changed_unwatched() {
     let ledger = live();
     ledger.interrupt();
     let of = |id: usize| plan(&ledger, &id.to_string(), Kind::Updated, Value::Text("5".into()));
-    for id in 1..=3 * UNLOOKED_AT_ONCE {
+    for id in 1..=3 * UNWATCHED_AT_ONCE {
         ledger.wrote(vec![of(id)], &[APPLIED], true, now);
     }
     ledger.resume();
     assert!(ledger.take_due(100, now).is_empty());
     ledger.announced(&keys(&["user_balance:live:900", "user_balance:live:901"]), now);
-    let due = ledger.take_due(UNLOOKED_AT_ONCE + 2, now + GRACE);
-    assert_eq!(due.len(), UNLOOKED_AT_ONCE + 2);
+    let due = ledger.take_due(UNWATCHED_AT_ONCE + 2, now + GRACE);
+    assert_eq!(due.len(), UNWATCHED_AT_ONCE + 2);
     assert!(due.iter().any(|suspect| &*suspect.user.id == "900"), "only the first of them are before");
     assert!(ledger.take_due(100, now + GRACE * 2).is_empty(), "a full look leaves no time for them");
-    assert_eq!(ledger.take_due(100, now + GRACE * 3).len(), UNLOOKED_AT_ONCE);
-    assert_eq!(ledger.take_due(100, now + GRACE * 4).len(), UNLOOKED_AT_ONCE, "and then all were");
+    assert_eq!(ledger.take_due(100, now + GRACE * 3).len(), UNWATCHED_AT_ONCE);
+    assert_eq!(ledger.take_due(100, now + GRACE * 4).len(), UNWATCHED_AT_ONCE, "and then all were");
 }
 
 #[test]

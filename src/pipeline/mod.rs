@@ -31,6 +31,7 @@ pub mod session;
 mod suspect;
 mod tempo;
 mod truncate;
+mod unwatched;
 
 pub use chunks::{Chunk, ChunkEnd, Compares};
 pub use errand::{Errand, ErrandSender, Finished, Look, Mark};
@@ -226,7 +227,7 @@ impl Pipeline {
                 let value = self.asked.finish(&line);
                 return Some(Cargo::Mark(Mark { mark: LoadMark::Asked, value, done }));
             }
-            Some(Errand::Clear(keys)) => return Some(Cargo::Clear(keys)),
+            Some(Errand::Clear(clearing)) => return Some(Cargo::Clear(clearing)),
             Some(Errand::Chunk(_) | Errand::Quarantined(_) | Errand::Rereads(_)) | None => {}
         }
         let chunk = self.chunks.ready(applied)?;

@@ -41,6 +41,9 @@ impl Pipeline {
             self.quarantine.written(version);
         }
         self.metrics.sink.lease_renewals.inc_by(landed.leased.into());
+        if landed.misheard {
+            self.ledger.misheard();
+        }
         self.ledger.wrote(landed.plans, &landed.outcomes, from_stream, Instant::now());
     }
 

@@ -205,7 +205,7 @@ impl<'p> Session<'p> {
         let is_new = window.commit.commit_lsn >= self.pipeline.known.held();
         for output in self.pipeline.mapping.events(window) {
             match output {
-                Output::Event(_) if !is_new => {}
+                Output::Event(event) if !is_new => self.pipeline.ledger.changed_before(event.user),
                 // Planned here, while the flight before is out.
                 Output::Event(event) => {
                     self.queue.push_event(self.pipeline.key_map.plan(&event), event.commit.time);

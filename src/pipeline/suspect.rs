@@ -21,17 +21,22 @@ pub struct Cause {
     pub audited: bool,
     /// We wrote.
     pub ours: bool,
+    /// The stream changed the user while not everything was announced: derived keys may be older than that.
+    pub unwatched: bool,
 }
 
 impl Cause {
-    pub(super) const ANNOUNCED: Cause = Cause { announced: true, audited: false, ours: false };
-    pub(super) const AUDITED: Cause = Cause { announced: false, audited: true, ours: false };
-    pub(super) const OURS: Cause = Cause { announced: false, audited: false, ours: true };
+    const NONE: Cause = Cause { announced: false, audited: false, ours: false, unwatched: false };
+    pub(super) const ANNOUNCED: Cause = Cause { announced: true, ..Cause::NONE };
+    pub(super) const AUDITED: Cause = Cause { audited: true, ..Cause::NONE };
+    pub(super) const OURS: Cause = Cause { ours: true, ..Cause::NONE };
+    pub(super) const UNWATCHED: Cause = Cause { ours: true, unwatched: true, ..Cause::NONE };
 
     pub(super) fn join(&mut self, other: Cause) {
         self.announced |= other.announced;
         self.audited |= other.audited;
         self.ours |= other.ours;
+        self.unwatched |= other.unwatched;
     }
 }
 

@@ -82,7 +82,8 @@ pub use lease::{Freshness, Renewed, nonce};
 pub use look::{Finding, Look, told_where_to_look};
 pub use marks::LoadMark;
 pub use records::{NodeFacts, NodeRecord, Records};
-pub use tracking::{TrackedReader, Tracker, Way};
+pub use tracking::{TrackedReader, Tracker, UNHEARD, Way};
+pub use unlink::Clearing;
 
 /// The epoch of the first database history.
 pub const FIRST_EPOCH: u32 = 1;

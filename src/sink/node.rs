@@ -35,7 +35,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bound of each handshake command (HELLO, SELECT).
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bound of one command, from the moment it is queued to its reply.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
 /// Invalidations that may wait for the reader before the channel drops some and says so; Redis packs all
 /// keys of one turn of its event loop into one. fred allocates nine channels of this size at once.
 const INVALIDATION_BACKLOG: usize = 1_024;

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use super::compare::{Difference, Question, by_owner};
 use super::expect::{Announced, Expectation};
 use super::lanes::Trouble;
-use super::node::{Command, Invalidations, Login, Node};
+use super::node::{COMMAND_TIMEOUT, Command, Invalidations, Login, Node};
 use super::reply::{NodeError, Reply};
 use super::slots::{Address, Topology};
 use crate::error::Result;
@@ -23,6 +23,8 @@ use crate::keyplan::{KeyPlan, Timed};
 
 /// How often a silent tracking connection is asked whether it still lives.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// A connection on which nothing comes any more, and that nobody ends, is noticed so late at most.
+pub const UNHEARD: Duration = PING_INTERVAL.saturating_add(COMMAND_TIMEOUT);
 
 /// Commands that are read in one write: other clients of Redis come in between.
 const READ_COMMANDS: usize = 64;

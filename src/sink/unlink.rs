@@ -1,30 +1,65 @@
-//! Deleting of plain keys, without a fence.
+//! Deleting without a fence: plain keys, and derived keys once more.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
 use super::Sink;
+use super::derived::Derived;
 use super::lanes::Trouble;
 use super::node::Command;
 use super::reply::NodeError;
 use super::slots::Address;
 use crate::error::Result;
+use crate::keyplan::{KeyPlan, Step};
 
 /// Keys in one UNLINK.
 const UNLINK_KEYS: usize = 512;
 
+/// What is to be deleted, whatever the fences say.
+#[derive(Debug, Default)]
+pub struct Clearing {
+    /// These keys.
+    pub keys: Vec<Bytes>,
+    /// And those that these plans delete.
+    pub plans: Vec<KeyPlan>,
+}
+
 impl Sink {
-    /// Deletes plain keys; what is done leaves `keys`.
+    /// Deletes; what is done leaves `clearing`.
     ///
     /// # Errors
     /// A node that does not answer.
-    pub async fn clear(&mut self, keys: &mut Vec<Bytes>) -> Result<()> {
-        if let Err(trouble) = self.unlink(keys).await {
+    pub async fn clear(&mut self, clearing: &mut Clearing) -> Result<()> {
+        if let Err(trouble) = self.try_to_clear(clearing).await {
             self.lanes.recover(&trouble).await;
             return Err(trouble.into());
         }
         Ok(())
+    }
+
+    async fn try_to_clear(&mut self, Clearing { keys, plans }: &mut Clearing) -> Result<(), Trouble> {
+        if Derived::is_needed(plans) {
+            // Also what was announced just now: nobody comes back for it.
+            self.derived.fall_behind();
+            self.derived.ready(&self.lanes).await?;
+            let matched = self.derived.take(&mut self.lanes, plans).await?;
+            keys.extend(matched.into_iter().flatten());
+        }
+        for plan in plans.drain(..) {
+            keys.extend(plan.steps.into_iter().filter_map(|step| match step {
+                Step::Delete { key, .. } => Some(key),
+                _ => None,
+            }));
+        }
+        self.unlink(keys).await?;
+        self.derived.finish();
+        Ok(())
+    }
+
+    /// Whether flights may have left derived keys of which this process did not hear, since it was asked last.
+    pub fn take_misheard(&mut self) -> bool {
+        self.derived.take_misheard()
     }
 
     /// Deletes plain keys, wherever they are; what is done leaves `keys`.

@@ -57,7 +57,8 @@ impl Derived {
                 self.count();
                 return Ok(());
             }
-            Watch::Building { .. } | Watch::Complete { .. } | Watch::Stale => {}
+            Watch::Complete { .. } => self.misheard = true,
+            Watch::Building { .. } | Watch::Stale => {}
         }
         // What is announced to the one before is of no more use.
         self.watch = Watch::Stale;
@@ -84,7 +85,7 @@ impl Derived {
             match built.tracker.catch_up().await {
                 Ok(()) => self.behind = false,
                 Err(trouble) if is_last => return Err(trouble),
-                Err(_) => self.watch = Watch::Stale,
+                Err(_) => (self.watch, self.misheard) = (Watch::Stale, true),
             }
         }
         Ok(())

@@ -45,6 +45,8 @@ pub struct Derived {
     has_room: bool,
     /// Whether the next flight has to wait for what was announced before it.
     behind: bool,
+    /// Whether a key may have been written that the index did not hear of while flights left.
+    misheard: bool,
     metrics: SinkMetrics,
 }
 
@@ -80,6 +82,7 @@ impl Derived {
             sweeps: false,
             has_room: false,
             behind: true,
+            misheard: false,
             metrics,
         }
     }
@@ -88,6 +91,11 @@ impl Derived {
     pub fn fall_behind(&mut self) {
         self.begin();
         self.behind = true;
+    }
+
+    /// Whether flights may have left keys that the index did not hear of, since it was asked last.
+    pub fn take_misheard(&mut self) -> bool {
+        std::mem::take(&mut self.misheard)
     }
 
     /// A flight begins. One that was dropped half-way took keys that nobody may have deleted.

@@ -15,7 +15,7 @@ const PIECE_BYTES: usize = 64 * 1024;
 const REACH: Duration = Duration::from_secs(5);
 
 /// What makes a connection one on which Redis announces.
-const TRACKING: &[u8] = b"TRACKING";
+const TRACKING: &[u8] = b"BCAST";
 
 /// How the line is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,12 +1,15 @@
 //! Foreign writes while nothing was announced.
 
-use super::{NO_AUDIT, is_watched, watched};
+use super::{NO_AUDIT, derived, is_watched, watched};
 use crate::cases::config_of;
-use crate::harness::{On, World, eventually};
+use crate::harness::{On, Setup, World, eventually};
 
 on_both!(
     what_is_written_while_the_tracking_connection_is_gone_is_found,
-    what_is_written_while_lockstep_catches_up_is_found
+    what_is_written_while_lockstep_catches_up_is_found,
+    what_is_derived_while_lockstep_catches_up_is_deleted,
+    what_is_written_right_before_a_crash_is_found_after_it,
+    what_is_derived_right_before_a_rolling_restart_is_deleted_after_it
 );
 
 async fn what_is_written_while_the_tracking_connection_is_gone_is_found(on: On) {
@@ -34,17 +37,81 @@ async fn kill_tracking(world: &World) {
     }
 }
 
-async fn what_is_written_while_lockstep_catches_up_is_found(on: On) {
-    let world = watched(on, 3, NO_AUDIT).await;
+/// Until it is over.
+async fn catches_up(world: &World) {
     let many = "INSERT INTO users (id, user_type, wallet_balance) SELECT n, 'demo', n FROM generate_series(20001, 40000) n";
     world.sql(many).await;
     let suspended =
         async || (world.lockstep.metric("lockstep_foreign_writes_watched").await == 0.0).then_some(());
     eventually("watching is suspended", suspended).await;
+}
+
+/// The credit is in Redis.
+async fn credited(world: &World) {
     world.credit(1, "1").await;
     let applied = async || (world.store.get("user_balance:live:1").await? == "101").then_some(());
     eventually("the credit is in redis", applied).await;
+}
+
+async fn what_is_written_while_lockstep_catches_up_is_found(on: On) {
+    let world = watched(on, 3, NO_AUDIT).await;
+    catches_up(&world).await;
+    credited(&world).await;
     world.store.hset(&config_of("live:1"), "balance", "66").await;
     is_watched(&world).await;
     world.eventually_equal().await;
+}
+
+async fn what_is_derived_while_lockstep_catches_up_is_deleted(on: On) {
+    let world = watched(on, 1, NO_AUDIT).await;
+    catches_up(&world).await;
+    credited(&world).await;
+    derived::refill(&world, "computed from 100").await;
+    derived::is_gone(&world).await;
+}
+
+async fn what_is_written_right_before_a_crash_is_found_after_it(on: On) {
+    let world = watched(on, 1, NO_AUDIT).await;
+    credited(&world).await;
+    // Nobody who starts now would be sent the change because it is missing.
+    world.caught_up().await;
+    world.lockstep.kill9();
+    derived::refill(&world, "computed from 100").await;
+    world.store.hset(&config_of("live:1"), "balance", "66").await;
+    world.lockstep.run().await;
+    derived::is_gone(&world).await;
+    world.eventually_equal().await;
+}
+
+async fn what_is_derived_right_before_a_rolling_restart_is_deleted_after_it(on: On) {
+    let mut world = watched(on, 1, NO_AUDIT).await;
+    let second = world.standby().await;
+    credited(&world).await;
+    world.lockstep.sigterm().await;
+    derived::refill(&world, "computed from 100").await;
+    world.lockstep = second;
+    world.lockstep.wait_ready().await;
+    derived::is_gone(&world).await;
+}
+
+/// The connections on which Redis announces are half-open: flights go on, and nothing is heard.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_derived_while_announcements_are_lost_without_a_word_is_deleted() {
+    let mut world = World::set_up(Setup { config: NO_AUDIT.to_owned(), ..Setup::on(On::Single) }).await;
+    let line = world.redis_through_a_proxy().await;
+    world.lockstep.init().await;
+    world.lockstep.run().await;
+    world.user("live", 1, "100").await;
+    world.caught_up().await;
+    is_watched(&world).await;
+    line.hold_announcements(true);
+    // Before the change, where nobody is told of it; and behind it.
+    world.store.set(derived::DERIVED[2], "computed from 100").await;
+    credited(&world).await;
+    derived::refill(&world, "computed from 100").await;
+    let noticed =
+        async || (world.lockstep.metric("lockstep_foreign_writes_watched").await == 0.0).then_some(());
+    eventually("the silence is noticed", noticed).await;
+    line.hold_announcements(false);
+    derived::is_gone(&world).await;
 }
