@@ -285,12 +285,19 @@ impl Door {
 
 /// Rows as PostgreSQL prints them, through a connection of the test's own.
 pub async fn rows(client: &Client, query: &str) -> Vec<Vec<Option<String>>> {
-    let messages = client.simple_query(query).await.unwrap_or_else(|e| panic!("{query}: {e:?}"));
+    try_rows(client, query).await.unwrap_or_else(|e| panic!("{query}: {e:?}"))
+}
+
+pub async fn try_rows(
+    client: &Client,
+    query: &str,
+) -> Result<Vec<Vec<Option<String>>>, tokio_postgres::Error> {
+    let messages = client.simple_query(query).await?;
     let rows = messages.iter().filter_map(|message| match message {
         SimpleQueryMessage::Row(row) => Some(row),
         _ => None,
     });
-    rows.map(|row| (0..row.len()).map(|n| row.get(n).map(str::to_owned)).collect()).collect()
+    Ok(rows.map(|row| (0..row.len()).map(|n| row.get(n).map(str::to_owned)).collect()).collect())
 }
 
 const TRUST_EVERYBODY: &str = "local all all trust\nlocal replication all trust\n\

@@ -125,6 +125,17 @@ impl World {
         shard.with_environment("LOCKSTEP_SHARD", &index.to_string())
     }
 
+    /// Drops the slot, as an administrator would against an instance that comes back at once.
+    pub async fn drop_the_slot(&self) {
+        let client = self.postgres.client().await;
+        eventually("the slot is dropped", async || {
+            let end = "SELECT pg_terminate_backend(active_pid, 1000) FROM pg_replication_slots WHERE active";
+            client.batch_execute(end).await.ok()?;
+            client.batch_execute("SELECT pg_drop_replication_slot('lockstep')").await.ok()
+        })
+        .await;
+    }
+
     pub async fn sql(&self, statements: &str) {
         self.postgres.sql(statements).await;
     }

@@ -138,9 +138,9 @@ impl Audience {
                     1 => {}
                     // What left the balance as it was is told on one channel only.
                     0 if channel == 1 && !change.moved => {}
-                    0 if self.shared.losses.cover(&format!("{{{}}}", change.who)) => {
-                        verdict.lost_by_loss += 1
-                    }
+                    // Of what is no number nobody is told.
+                    0 if change.balance == "NaN" => {}
+                    0 if self.shared.losses.cover_event(&change.who) => verdict.lost_by_loss += 1,
                     0 => verdict.lost.push(what()),
                     _ => verdict.doubled.push(format!("{} under other names: {ids:?}", what())),
                 }

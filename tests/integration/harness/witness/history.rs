@@ -9,6 +9,9 @@ use super::World;
 const NOTES: &str = "
     CREATE TABLE history (
         seq bigserial PRIMARY KEY, xid bigint NOT NULL, who text NOT NULL, balance text NOT NULL, moved boolean NOT NULL);
+    CREATE INDEX ON history (who, seq);
+    CREATE FUNCTION iso(timestamptz) RETURNS text LANGUAGE sql AS $$
+        SELECT to_char($1 AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"') $$;
     CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         INSERT INTO history (xid, who, balance, moved) VALUES (
             pg_current_xact_id()::text::bigint, NEW.user_type || ':' || NEW.id,
@@ -36,6 +39,8 @@ pub struct Change {
 #[derive(Debug, Default)]
 pub struct History {
     balances: BTreeMap<String, Vec<String>>,
+    /// Of each the number of its note.
+    notes: BTreeMap<String, Vec<i64>>,
     read: i64,
 }
 
@@ -55,6 +60,7 @@ impl History {
             self.read
         );
         let mut changes: Vec<Change> = Vec::new();
+        let mut notes: Vec<i64> = Vec::new();
         // Of one transaction only the last counts; another's may stand in between.
         let mut at: BTreeMap<(String, u64), usize> = BTreeMap::new();
         for row in world.postgres.rows(&query).await {
@@ -67,18 +73,27 @@ impl History {
                 Some(index) if xid != 0 => {
                     let moved = moved || changes[*index].moved;
                     changes[*index] = Change { moved, ..change };
+                    notes[*index] = self.read;
                 }
                 _ => {
                     at.insert((who.clone(), xid), changes.len());
                     changes.push(change);
+                    notes.push(self.read);
                 }
             }
         }
-        for change in &changes {
+        for (change, note) in changes.iter().zip(notes) {
             self.balances.entry(change.who.clone()).or_default().push(change.balance.clone());
+            self.notes.entry(change.who.clone()).or_default().push(note);
         }
         changes.retain(|change| change.xid != 0);
         changes
+    }
+
+    /// Where among the user's balances the one of this note stands.
+    pub fn at(&self, who: &str, note: i64) -> usize {
+        let notes = self.notes.get(who).map_or(&[] as &[i64], Vec::as_slice);
+        notes.partition_point(|known| *known <= note).saturating_sub(1)
     }
 
     /// Of one user.

@@ -1,11 +1,13 @@
-//! Who sees to the promises while faults happen: every key of a set of users is read on its master the whole time,
-//! every event is counted on every node, and both are held against what the database has committed.
+//! Who sees to the promises while faults happen: every key of a set of users is read on its master the whole time, and
+//! before it the lease, every event is counted on every node, and all of it is held against what the database has committed.
 //!
-//! What Redis itself has lost is told apart: whoever makes it lose something says so with
-//! [`Witness::redis_loses`], and until the next verdict it may come back older, and twice.
+//! What no promise covers is told apart until the next verdict. Whoever makes Redis lose something says so with
+//! [`Witness::redis_loses`]: it may come back older, and twice. Whoever makes a gap in the stream, or takes the room that keys
+//! need, says so too.
 
 mod audience;
 mod history;
+mod lease;
 mod selftest;
 mod watch;
 
@@ -22,22 +24,42 @@ use super::{Store, World};
 /// Every hash slot; a single Redis has them all.
 pub const EVERY_SLOT: RangeInclusive<u16> = 0..=16383;
 
-/// The slots that Redis has lost since the last verdict.
+/// What was lost since the last verdict.
 #[derive(Debug, Clone, Default)]
-pub struct Losses(Arc<RwLock<Vec<RangeInclusive<u16>>>>);
+pub struct Losses(Arc<RwLock<Lost>>);
+
+#[derive(Debug, Default)]
+struct Lost {
+    /// By Redis, all or some of what they hold.
+    slots: Vec<RangeInclusive<u16>>,
+    /// By the stream, changes.
+    in_a_gap: bool,
+    /// For want of room, keys.
+    for_room: bool,
+}
 
 impl Losses {
-    fn add(&self, slots: impl IntoIterator<Item = RangeInclusive<u16>>) {
-        self.0.write().unwrap().extend(slots);
+    fn note(&self, loss: impl FnOnce(&mut Lost)) {
+        loss(&mut self.0.write().unwrap());
     }
 
     fn forget(&self) {
-        self.0.write().unwrap().clear();
+        self.note(|lost| *lost = Lost::default());
     }
 
     fn cover(&self, key: &str) -> bool {
         let slot = slot_of(key);
-        self.0.read().unwrap().iter().any(|slots| slots.contains(&slot))
+        self.0.read().unwrap().slots.iter().any(|slots| slots.contains(&slot))
+    }
+
+    /// Whether nobody need be told of a change of this user.
+    fn cover_event(&self, who: &str) -> bool {
+        self.0.read().unwrap().in_a_gap || self.cover(&format!("{{{who}}}"))
+    }
+
+    /// Whether this key need not be there.
+    fn cover_absence(&self, key: &str) -> bool {
+        self.0.read().unwrap().for_room || self.cover(key)
     }
 }
 
@@ -50,7 +72,9 @@ pub struct Verdict {
     pub events: u64,
     /// Values of keys that were read.
     pub looks: u64,
-    /// Moves backwards, torn pairs, and values that were never committed.
+    /// Values that were read behind a lease.
+    pub leased: u64,
+    /// Moves backwards, torn pairs, values that were never committed, and leases that are not true.
     pub wrong_values: Vec<String>,
     /// The same where Redis had lost the key.
     pub older_by_loss: u64,
@@ -90,6 +114,7 @@ impl Verdict {
         self.committed += other.committed;
         self.events += other.events;
         self.looks += other.looks;
+        self.leased += other.leased;
         self.older_by_loss += other.older_by_loss;
         self.doubled_by_loss += other.doubled_by_loss;
         self.lost_by_loss += other.lost_by_loss;
@@ -116,13 +141,23 @@ impl Witness {
         let history = History::begin(world).await;
         let audience = Audience::start(&world.store, losses.clone()).await;
         let users: Vec<String> = watched.map(|id| format!("live:{id}")).collect();
-        let watch = Watch::start(&world.store, users, losses.clone());
+        let watch = Watch::start(&world.store, &world.postgres, users, losses.clone()).await;
         Witness { history, watch, audience, losses }
     }
 
     /// A node of these slots loses, now or in what follows, some or all of what it holds.
     pub fn redis_loses(&self, slots: impl IntoIterator<Item = RangeInclusive<u16>>) {
-        self.losses.add(slots);
+        self.losses.note(|lost| lost.slots.extend(slots));
+    }
+
+    /// The stream does not carry every change, now or in what follows.
+    pub fn stream_has_a_gap(&self) {
+        self.losses.note(|lost| lost.in_a_gap = true);
+    }
+
+    /// Redis has no room, now or in what follows.
+    pub fn keys_may_go(&self) {
+        self.losses.note(|lost| lost.for_room = true);
     }
 
     /// The slots of one node of a cluster, or all.

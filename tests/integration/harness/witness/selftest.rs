@@ -60,6 +60,29 @@ async fn a_witness_sees_what_goes_back_and_what_nobody_committed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_witness_sees_a_lease_that_is_not_true() {
+    let (world, mut witness) = world_without_lockstep(On::Cluster).await;
+    commit(&world, "2").await;
+    let promises = async |position: &str, as_of: &str| {
+        let lease = format!(r#"{{"position":"{position}","as_of":"{as_of}"}}"#);
+        world.store.set(lease::KEY, &lease).await;
+        for _ in 0..2 {
+            witness.watch.look().await.expect("a look at every key");
+        }
+    };
+    // Of long ago, and still there.
+    promises("0/1", "2026-01-15T10:30:00.000Z").await;
+    let time = "SELECT iso(clock_timestamp())";
+    let later = async || world.postgres.value(time).await.expect("a time");
+    witness.watch.sample().await;
+    promises("0/1", &later().await).await;
+    let wrong = witness.verdict(&world).await.wrong_values;
+    assert!(wrong.iter().any(|wrong| wrong.contains("a lease says 2026-01-15T10:30:00.000Z")), "{wrong:?}");
+    let older = |wrong: &&String| wrong.contains("user_balance:live:7  is older than change 1");
+    assert_eq!(wrong.iter().filter(older).count(), 1, "{wrong:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_witness_counts_what_is_doubled_and_what_is_lost() {
     let (world, mut witness) = world_without_lockstep(On::Cluster).await;
     let (first, second) = (commit(&world, "2").await, commit(&world, "3").await);

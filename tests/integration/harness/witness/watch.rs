@@ -8,9 +8,10 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
+use super::lease::{self, Promise, Samples};
 use super::{History, Losses, Verdict};
 use crate::harness::resp::{Reply, Resp, slot_of};
-use crate::harness::{Store, eventually_ok};
+use crate::harness::{Postgres, Store, eventually_ok};
 
 /// Between two looks of one reader.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -30,13 +31,31 @@ struct Place {
 
 /// A value that was read and that differs from the one before.
 #[derive(Debug)]
-pub struct Seen {
+struct Seen {
     place: usize,
     field: usize,
     /// `None`: it was there and is gone.
     value: Option<String>,
     /// Redis had lost it.
     lost: bool,
+}
+
+/// What a reader found in a field who had seen a lease before he asked.
+#[derive(Debug)]
+struct Behind {
+    place: usize,
+    field: usize,
+    value: String,
+    promise: Promise,
+    lost: bool,
+}
+
+/// What is known of the lease.
+#[derive(Debug, Clone, Default)]
+struct Leased {
+    promise: Option<Promise>,
+    /// Leases that said less than they may.
+    stale: Vec<String>,
 }
 
 /// Who serves which place, and how often that has changed.
@@ -50,7 +69,10 @@ struct Map {
 struct Shared {
     ports: Vec<u16>,
     cluster: bool,
+    /// The first is the lease, which is read before the others of its node.
     places: Vec<Place>,
+    lease: Mutex<Leased>,
+    samples: Samples,
     map: Mutex<Map>,
     sight: Mutex<Sight>,
     /// Of each place, how often it was read.
@@ -58,11 +80,18 @@ struct Shared {
     losses: Losses,
 }
 
+/// What was seen.
 #[derive(Debug, Default)]
-struct Sight {
+pub struct Sight {
     last: BTreeMap<(usize, usize), Option<String>>,
     seen: Vec<Seen>,
+    /// Of each place the last promise behind which it was read.
+    promised: BTreeMap<usize, Promise>,
+    behind: Vec<Behind>,
 }
+
+/// The place of the lease.
+const LEASE: usize = 0;
 
 /// Reads until dropped.
 #[derive(Debug)]
@@ -75,7 +104,9 @@ pub struct Watch {
 
 impl Watch {
     /// One reader for each node; it reads what that node is the master of.
-    pub fn start(store: &Store, users: Vec<String>, losses: Losses) -> Watch {
+    pub async fn start(store: &Store, postgres: &Postgres, users: Vec<String>, losses: Losses) -> Watch {
+        let samples = Samples::start(postgres.door("postgres", "postgres"), &users).await;
+        let lease = Place { who: String::new(), key: lease::KEY.to_owned(), fields: &[] };
         let places = users.iter().flat_map(|who| {
             let place = |key: String, fields| Place { who: who.clone(), key, fields };
             [
@@ -84,7 +115,7 @@ impl Watch {
                 place(format!("user:{{{who}}}:portfolio"), &["wallet_balance"]),
             ]
         });
-        let places: Vec<Place> = places.collect();
+        let places: Vec<Place> = std::iter::once(lease).chain(places).collect();
         let (ports, cluster) = match store {
             Store::Single(redis) => (vec![redis.port()], false),
             Store::Cluster(cluster) => (cluster.nodes().iter().map(|node| node.port()).collect(), true),
@@ -92,7 +123,8 @@ impl Watch {
         let master = vec![(!cluster).then_some(0); places.len()];
         let map = Mutex::new(Map { version: 0, master });
         let (sight, looks) = (Mutex::default(), places.iter().map(|_| AtomicU64::new(0)).collect());
-        let shared = Arc::new(Shared { ports, cluster, places, map, sight, looks, losses });
+        let lease = Mutex::default();
+        let shared = Arc::new(Shared { ports, cluster, places, lease, samples, map, sight, looks, losses });
         let mut readers: Vec<_> =
             (0..shared.ports.len()).map(|node| tokio::spawn(read(Arc::clone(&shared), node))).collect();
         if cluster {
@@ -114,13 +146,48 @@ impl Watch {
         .await
     }
 
-    /// What was seen since the last time.
-    pub fn take(&self) -> Vec<Seen> {
-        std::mem::take(&mut self.shared.sight.lock().unwrap().seen)
+    /// Waits until a lease that is written now cannot promise less than what is committed now, and be taken for true.
+    pub async fn sample(&self) {
+        self.shared.samples.take().await;
     }
 
-    /// Holds what was seen against what was committed.
-    pub fn judge(&mut self, seen: Vec<Seen>, history: &History, verdict: &mut Verdict) {
+    /// Holds what was seen since the last time against what was committed. What comes in meanwhile is held against it later:
+    /// `history` may not know it yet.
+    pub fn judge(&mut self, sight: Sight, history: &History, verdict: &mut Verdict) {
+        self.judge_values(sight.seen, history, verdict);
+        self.judge_leases(sight.behind, history, verdict);
+    }
+
+    fn judge_leases(&self, behind: Vec<Behind>, history: &History, verdict: &mut Verdict) {
+        verdict.leased = behind.len() as u64;
+        verdict.wrong_values.append(&mut self.shared.lease.lock().unwrap().stale);
+        for Behind { place, field, value, promise, lost } in behind {
+            let Place { who, key, fields } = &self.shared.places[place];
+            let Some(note) = self.shared.samples.promised(&promise, who) else { continue };
+            let promised = history.at(who, note);
+            if history.balances(who).iter().skip(promised).any(|balance| *balance == value) {
+                continue;
+            }
+            let name = fields.get(field).copied().unwrap_or_default();
+            match lost {
+                true => verdict.older_by_loss += 1,
+                false => verdict.wrong_values.push(format!(
+                    "{key} {name} is older than change {promised} of the user, which a lease as of {} promised",
+                    promise.as_of
+                )),
+            }
+        }
+        self.shared.samples.forget();
+    }
+
+    /// What was seen since the last time.
+    pub fn take(&self) -> Sight {
+        let mut sight = self.shared.sight.lock().unwrap();
+        let (seen, behind) = (std::mem::take(&mut sight.seen), std::mem::take(&mut sight.behind));
+        Sight { seen, behind, ..Sight::default() }
+    }
+
+    fn judge_values(&mut self, seen: Vec<Seen>, history: &History, verdict: &mut Verdict) {
         verdict.looks = self.shared.looks.iter().map(|looks| looks.swap(0, Ordering::Relaxed)).sum();
         for Seen { place: index, field, value, lost } in seen {
             let place = &self.shared.places[index];
@@ -169,8 +236,18 @@ impl Shared {
         (map.version, served.collect())
     }
 
-    /// Keeps what `node` answered, unless another is the master by now: an answer that waited is no news.
-    fn note(&self, version: u64, places: &[usize], replies: &[Reply]) {
+    fn note_lease(&self, reply: &Reply, oldest: &str) {
+        let mut lease = self.lease.lock().unwrap();
+        lease.promise = reply.text().map(|text| Promise::read(&text));
+        let as_of = lease.promise.as_ref().map(|promise| promise.as_of.clone());
+        let stale = as_of.filter(|as_of| **as_of < *oldest);
+        lease.stale.extend(stale.map(|as_of| format!("a lease says {as_of}, not {oldest} at least")));
+    }
+
+    /// Keeps what `node` answered, unless another is the master by now: an answer that waited is no news. Before it was
+    /// asked, a lease had promised something, and had to say so much at least.
+    fn note(&self, (version, places): (u64, &[usize]), replies: &[Reply], before: (Option<Promise>, &str)) {
+        let (promise, oldest) = before;
         let map = self.map.lock().unwrap();
         if map.version != version {
             return;
@@ -184,9 +261,23 @@ impl Shared {
                 value => vec![value.text()],
             };
             self.looks[*place].fetch_add(1, Ordering::Relaxed);
+            if *place == LEASE {
+                self.note_lease(reply, oldest);
+                continue;
+            }
             let lost = self.losses.cover(&self.places[*place].key);
+            let news = promise.as_ref().filter(|promise| sight.promised.get(place) != Some(promise));
+            if let Some(promise) = news {
+                sight.promised.insert(*place, promise.clone());
+                for (field, value) in values.iter().enumerate() {
+                    let behind =
+                        |value| Behind { place: *place, field, value, promise: promise.clone(), lost };
+                    sight.behind.extend(value.clone().map(behind));
+                }
+            }
             for (field, value) in values.into_iter().enumerate() {
                 let before = sight.last.insert((*place, field), value.clone());
+                let lost = lost || (value.is_none() && self.losses.cover_absence(&self.places[*place].key));
                 if before.unwrap_or_default() != value {
                     sight.seen.push(Seen { place: *place, field, value, lost });
                 }
@@ -210,8 +301,9 @@ async fn read(shared: Arc<Shared>, node: usize) {
             })
             .collect();
         if !commands.is_empty() {
+            let (promise, oldest) = (shared.lease.lock().unwrap().promise.clone(), shared.samples.oldest());
             match ask(&mut connection, shared.ports[node], &commands).await {
-                Some(replies) => shared.note(version, &places, &replies),
+                Some(replies) => shared.note((version, &places), &replies, (promise, &oldest)),
                 None => connection = None,
             }
         }
