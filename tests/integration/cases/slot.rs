@@ -15,17 +15,6 @@ async fn world_with_users(on: On) -> World {
     world
 }
 
-/// As an administrator would, against an instance that comes back at once.
-async fn drop_the_slot(world: &World) {
-    let client = world.postgres.client().await;
-    eventually("the slot is dropped", async || {
-        let end = "SELECT pg_terminate_backend(active_pid, 1000) FROM pg_replication_slots WHERE active";
-        client.batch_execute(end).await.ok()?;
-        client.batch_execute("SELECT pg_drop_replication_slot('lockstep')").await.ok()
-    })
-    .await;
-}
-
 /// Makes the server drop WAL that the slot still needs.
 async fn invalidate_the_slot(world: &World) {
     world.sql("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'").await;
@@ -53,7 +42,7 @@ async fn a_slot_that_was_dropped_while_running_is_made_anew(on: On) {
     let world = world_with_users(on).await;
     let workload = Workload::start(&world.postgres, 2, 1, USERS).await;
     workload.progress(50).await;
-    drop_the_slot(&world).await;
+    world.drop_the_slot().await;
     workload.progress(50).await;
     // Two readings of a world in motion never agree for sure: equality is asked for at rest.
     workload.stop().await;
@@ -63,7 +52,7 @@ async fn a_slot_that_was_dropped_while_running_is_made_anew(on: On) {
 async fn a_slot_that_was_dropped_while_away_is_made_anew(on: On) {
     let world = world_with_users(on).await;
     assert_eq!(world.lockstep.sigterm().await.code(), Some(0));
-    drop_the_slot(&world).await;
+    world.drop_the_slot().await;
     world.sql("UPDATE users SET wallet_balance = wallet_balance + 1 WHERE id <= 3").await;
     world.sql("DELETE FROM users WHERE id IN (4, 5)").await;
     let subscriber = world.subscriber().await;
@@ -114,7 +103,7 @@ async fn the_transaction_that_a_new_slot_waits_for_is_named() {
     let open = world.postgres.client().await;
     let pid: i32 = open.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
     open.batch_execute("BEGIN; UPDATE users SET wallet_balance = 7 WHERE id = 7").await.unwrap();
-    drop_the_slot(&world).await;
+    world.drop_the_slot().await;
     world.lockstep.is_not_ready_because(&format!("the new slot waits for pid {pid}")).await;
     open.batch_execute("COMMIT").await.unwrap();
     is_whole_again(&world).await;

@@ -72,12 +72,16 @@ macro_rules! faults {
 
 faults! {
     on_both {
+        a_row_cannot_be_written
         a_zombie_wakes_up
+        applications_derive_what_is_stale
+        applications_write_by_hand
         kill_9_again_and_again
         rolling_restart
         redis_comes_back_empty
         redis_is_flushed
         redis_connections_are_killed
+        redis_is_full
         redis_is_slow
         postgres_crashes
         postgres_is_cut_off
@@ -86,12 +90,16 @@ faults! {
         walsender_is_terminated_again_and_again
         leader_is_cut_off
         resync_beside_the_stream
+        slot_is_dropped
     }
     on_one_redis {
         redis_is_cut_off
         redis_is_half_open
+        redis_is_read_only
+        redis_loads_an_older_dump
     }
     on_a_cluster {
+        a_lagging_replica_takes_over
         slots_in_use_move
         failover_is_asked_for
         master_dies

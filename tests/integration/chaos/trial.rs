@@ -1,5 +1,6 @@
 //! A world under load with a witness, into which faults are injected one after the other.
 
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use crate::harness::witness::Verdict;
@@ -8,9 +9,12 @@ use crate::harness::{Cluster, Lockstep, On, Proxy, Redis, Setup, Store, Witness,
 
 pub use crate::harness::Line;
 
-const USERS: u32 = 60;
-/// Of the users, so many are watched in every key.
-const WATCHED: u32 = 20;
+/// Users whom the platform moves.
+pub const USERS: u32 = 60;
+/// Of these, so many are watched in every key.
+pub const WATCHED: u32 = 20;
+/// Users whom nobody moves but the faults.
+pub const QUIET: RangeInclusive<u32> = 101..=105;
 const WRITERS: u64 = 2;
 /// CONTRACT: memory is bounded; this is the bound.
 const MEMORY_BYTES: u64 = 64 << 20;
@@ -80,8 +84,10 @@ impl Trial {
         world.lockstep.init().await;
         let Instance { lockstep, lines } = instance(&world).await;
         world.lockstep = lockstep;
-        let users = format!("SELECT n, 'live', 1000 FROM generate_series(1, {USERS}) n");
-        world.sql(&format!("INSERT INTO users (id, user_type, wallet_balance) {users}")).await;
+        for (first, last) in [(1, USERS), QUIET.into_inner()] {
+            let users = format!("SELECT n, 'live', 1000 FROM generate_series({first}, {last}) n");
+            world.sql(&format!("INSERT INTO users (id, user_type, wallet_balance) {users}")).await;
+        }
         world.lockstep.run().await;
         world.caught_up().await;
         let witness = Witness::start(&world, 1..WATCHED + 1).await;
@@ -171,6 +177,16 @@ impl Trial {
     pub async fn redis_loses(&self, node: usize) {
         let slots = Witness::slots_of(&self.world.store, node).await;
         self.witness.redis_loses(slots);
+    }
+
+    /// Changes may reach the keys without an event.
+    pub fn stream_has_a_gap(&self) {
+        self.witness.stream_has_a_gap();
+    }
+
+    /// Keys may be deleted where they cannot be written.
+    pub fn keys_may_go(&self) {
+        self.witness.keys_may_go();
     }
 
     /// The witness hears what is published from here on, on every node that runs.
