@@ -15,10 +15,11 @@ use crate::lsn::Lsn;
 use crate::metrics::{StreamMetrics, count_gauge};
 use crate::wire::Tripwire;
 
-/// How often the end of WAL is read: what the stream says of it stands still where the stream is not read.
+/// How often the end of WAL is read, for what the stream says of it stands still where the stream is not read; and the
+/// publication, of which the stream says nothing.
 const END_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How often the slot and the publication are looked at: of these the stream says nothing.
+/// How often the slot is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The clock first: a commit that was answered before it is before the end that is read after it. In microseconds
@@ -66,7 +67,7 @@ impl Watch {
                 _ = look.tick() => true,
                 _ = end.tick() => false,
             };
-            let looked = async { if whole { self.look().await } else { self.read_end().await } };
+            let looked = async { if whole { self.look_at_slot().await } else { self.read_end().await } };
             let looked = tokio::time::timeout(ANSWER_TIMEOUT, looked).await;
             if let Err(fault) =
                 looked.unwrap_or_else(|_| Err(Error::transient("postgres does not answer", "")))
@@ -76,20 +77,23 @@ impl Watch {
         }
     }
 
+    /// The end is told only where the publication, read behind it, is what it was when the stream was started: who has
+    /// everything before an end has every change.
     async fn read_end(&mut self) -> Result<()> {
         let asked = Instant::now();
         let rows = self.tripwire.query(END).await?;
         let text = |index: usize| rows.first()?.get(index)?.as_deref();
         let clock = text(0).and_then(|text| text.parse().ok());
         let lsn = text(1).and_then(|text| text.parse::<Lsn>().ok());
-        if let Some((clock, lsn)) = clock.zip(lsn) {
+        let is_whole = self.look_at_publication().await?;
+        if let Some((clock, lsn)) = clock.zip(lsn).filter(|_| is_whole) {
             let lsn = lsn.before_page_header();
             self.health.progress().tell_wal_end(WalEnd { lsn, clock, asked });
         }
         Ok(())
     }
 
-    async fn look(&mut self) -> Result<()> {
+    async fn look_at_slot(&mut self) -> Result<()> {
         let question = format!(
             "SELECT pg_current_wal_lsn() - '0/0', pg_current_wal_lsn() - restart_lsn \
              FROM pg_replication_slots WHERE slot_name = {}",
@@ -103,13 +107,19 @@ impl Watch {
         if retained > self.retained_max {
             return Err(Error::transient("the slot retains more WAL than postgres.retained_wal_max", ""));
         }
+        Ok(())
+    }
+
+    /// Whether it carries every followed table, and always has.
+    async fn look_at_publication(&mut self) -> Result<bool> {
         let carried = published::read(&mut self.tripwire, &self.question).await?;
-        if carried.is_whole() && carried.mark != self.carried.mark {
+        let is_whole = carried.is_whole();
+        if is_whole && carried.mark != self.carried.mark {
             return Err(Error::transient("the publication was changed: all users are loaded again", ""));
         }
         // Until it is whole again the stream goes on with the rest: a held one would keep WAL.
         self.tell_missing(carried.missing);
-        Ok(())
+        Ok(is_whole)
     }
 
     fn tell_missing(&self, missing: Vec<String>) {

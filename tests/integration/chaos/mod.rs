@@ -73,6 +73,7 @@ macro_rules! faults {
 faults! {
     on_both {
         a_row_cannot_be_written
+        a_standby_is_promoted
         a_zombie_wakes_up
         applications_derive_what_is_stale
         applications_write_by_hand
@@ -91,6 +92,7 @@ faults! {
         leader_is_cut_off
         resync_beside_the_stream
         slot_is_dropped
+        table_leaves_the_publication
     }
     on_one_redis {
         redis_is_cut_off

@@ -1,4 +1,5 @@
-//! Somebody drops the slot: what is committed until there is another one is in no stream.
+//! Somebody drops the slot: what is committed until there is another one is in no stream. That one waits for whoever has a
+//! transaction open.
 
 use super::Trial;
 use crate::harness::eventually;
@@ -8,7 +9,12 @@ pub async fn inject(trial: &mut Trial) {
     let before = made(trial).await;
     trial.progress(50).await;
     trial.stream_has_a_gap();
+    let open = trial.world.postgres.client().await;
+    open.batch_execute("BEGIN; SELECT pg_current_xact_id()").await.expect("a transaction");
     trial.world.drop_the_slot().await;
+    trial.world.lockstep.is_not_ready_because("the new slot waits for pid").await;
+    trial.progress(50).await;
+    open.batch_execute("COMMIT").await.expect("its end");
     let is_made = async || (made(trial).await > before).then_some(());
     eventually("another is made", is_made).await;
     trial.progress(50).await;

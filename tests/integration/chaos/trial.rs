@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::harness::witness::Verdict;
 use crate::harness::workload::{Dice, Workload};
-use crate::harness::{Cluster, Lockstep, On, Proxy, Redis, Setup, Store, Witness, World};
+use crate::harness::{Cluster, Lockstep, On, Postgres, Proxy, Redis, Setup, Store, Witness, World};
 
 pub use crate::harness::Line;
 
@@ -75,6 +75,8 @@ pub struct Trial {
     witness: Witness,
     workload: Workload,
     peak_bytes: u64,
+    /// What was counted as published again before this round; `None`: by an instance that has ended since.
+    republished: Option<f64>,
 }
 
 impl Trial {
@@ -98,7 +100,15 @@ impl Trial {
             world.store.hset(&portfolio, "balance_updated_at", "2026-01-15T10:30:00.000Z").await;
         }
         let workload = Workload::start(&world.postgres, WRITERS, 1, USERS).await;
-        Trial { world, lines, dice: Dice(seed.max(1)), witness, workload, peak_bytes: 0 }
+        Trial {
+            world,
+            lines,
+            dice: Dice(seed.max(1)),
+            witness,
+            workload,
+            peak_bytes: 0,
+            republished: Some(0.0),
+        }
     }
 
     /// Waits until the platform has done so many transactions more.
@@ -126,20 +136,26 @@ impl Trial {
 
     /// The second is the one from here on; the first has ended or ends now.
     pub fn goes_on_with(&mut self, second: Instance) {
-        self.peak_bytes = self.peak_bytes.max(second.lockstep.peak_resident_bytes());
+        self.republished = None;
         self.world.lockstep = second.lockstep;
         self.lines = second.lines;
     }
 
     pub fn kill_9(&mut self) {
-        self.note_memory();
+        self.note_end();
         self.world.lockstep.kill9();
     }
 
     /// Waits until it has ended in an orderly way.
     pub async fn sigterm(&mut self) {
-        self.note_memory();
+        self.note_end();
         assert_eq!(self.world.lockstep.sigterm().await.code(), Some(0));
+    }
+
+    /// The instance is another one from here on.
+    fn note_end(&mut self) {
+        self.note_memory();
+        self.republished = None;
     }
 
     fn note_memory(&mut self) {
@@ -179,6 +195,24 @@ impl Trial {
         self.witness.redis_loses(slots);
     }
 
+    /// Waits until the platform rests, and Redis holds all that it did.
+    pub async fn platform_rests(&mut self) {
+        self.workload.rest().await;
+        self.world.caught_up().await;
+    }
+
+    async fn platform_goes_on(&mut self) {
+        self.workload = Workload::start(&self.world.postgres, WRITERS, 1, USERS).await;
+    }
+
+    /// From here on everybody finds another server where the database was, and the platform goes on.
+    pub async fn database_is(&mut self, other: Postgres) {
+        self.lines.postgres.leads_to(other.port());
+        self.witness.database_is(&other);
+        self.world.postgres = other;
+        self.platform_goes_on().await;
+    }
+
     /// Changes may reach the keys without an event.
     pub fn stream_has_a_gap(&self) {
         self.witness.stream_has_a_gap();
@@ -197,7 +231,7 @@ impl Trial {
     /// Waits until Redis follows again, lets the platform rest, judges, and lets it go on.
     pub async fn judge(&mut self) -> Report {
         let report = self.rest_and_judge().await;
-        self.workload = Workload::start(&self.world.postgres, WRITERS, 1, USERS).await;
+        self.platform_goes_on().await;
         report
     }
 
@@ -213,8 +247,13 @@ impl Trial {
         let slowest_heal = fault_is_over.elapsed();
         self.workload.rest().await;
         self.world.caught_up().await;
-        let differences = self.world.differences_at_last().await;
+        let mut differences = self.world.differences_at_last().await;
         let verdict = self.witness.verdict(&self.world).await;
+        let republished = self.world.lockstep.metric("lockstep_republished_total").await;
+        let counted = self.republished.replace(republished).map(|before| republished - before);
+        // Each on two channels.
+        let uncounted = counted.filter(|counted| verdict.doubled_by_loss as f64 > counted * 2.0);
+        differences.extend(uncounted.map(|counted| format!("{counted} events counted as published again")));
         self.note_memory();
         Report { verdict, differences, slowest_heal, peak_bytes: self.peak_bytes }
     }

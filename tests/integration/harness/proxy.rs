@@ -1,6 +1,7 @@
 //! A line to a server that can be cut, fall silent, or become slow.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -51,6 +52,7 @@ impl Line {
 #[derive(Debug)]
 pub struct Proxy {
     port: u16,
+    to: Arc<AtomicU16>,
     line: watch::Sender<Line>,
     /// Whether what Redis announces is held back.
     quiet: watch::Sender<bool>,
@@ -64,12 +66,19 @@ impl Proxy {
         let port = listener.local_addr().unwrap().port();
         let (line, state) = watch::channel(Line::Open);
         let (quiet, is_quiet) = watch::channel(false);
+        let to = Arc::new(AtomicU16::new(to));
+        let goal = Arc::clone(&to);
         let listener = tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
-                tokio::spawn(carry(near, to, state.clone(), is_quiet.clone()));
+                tokio::spawn(carry(near, goal.load(Ordering::Relaxed), state.clone(), is_quiet.clone()));
             }
         });
-        Proxy { port, line, quiet, listener }
+        Proxy { port, to, line, quiet, listener }
+    }
+
+    /// Leads every new connection to another port.
+    pub fn leads_to(&self, port: u16) {
+        self.to.store(port, Ordering::Relaxed);
     }
 
     pub fn port(&self) -> u16 {

@@ -49,8 +49,9 @@ struct Sample {
     last: HashMap<String, i64>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    door: Door,
     samples: VecDeque<Sample>,
     /// What a lease may say at least that is read from now on.
     oldest: String,
@@ -66,8 +67,9 @@ pub struct Samples {
 impl Samples {
     /// Of these users. Returns once there is one.
     pub async fn start(door: Door, users: &[String]) -> Samples {
-        let state = Arc::new(Mutex::new(State::default()));
-        let sampler = tokio::spawn(take_samples(door, users.join(","), Arc::clone(&state)));
+        let state = State { door, samples: VecDeque::new(), oldest: String::new() };
+        let state = Arc::new(Mutex::new(state));
+        let sampler = tokio::spawn(take_samples(users.join(","), Arc::clone(&state)));
         let samples = Samples { state, sampler };
         eventually("the database is looked at", async || (!samples.oldest().is_empty()).then_some(())).await;
         samples
@@ -76,6 +78,11 @@ impl Samples {
     /// What a lease may say at least that is asked for from now on.
     pub fn oldest(&self) -> String {
         self.state.lock().unwrap().oldest.clone()
+    }
+
+    /// From another server, of the same history.
+    pub fn go_to(&self, door: Door) {
+        self.state.lock().unwrap().door = door;
     }
 
     /// Waits until what is committed now has been noted.
@@ -109,7 +116,7 @@ impl Drop for Samples {
     }
 }
 
-async fn take_samples(door: Door, users: String, state: Arc<Mutex<State>>) {
+async fn take_samples(users: String, state: Arc<Mutex<State>>) {
     let last = format!(
         "SELECT who, (SELECT max(seq) FROM history WHERE history.who = users.who) \
          FROM unnest(string_to_array('{users}', ',')) AS users (who)"
@@ -125,7 +132,10 @@ async fn take_samples(door: Door, users: String, state: Arc<Mutex<State>>) {
                 }
                 Err(_) => client = None,
             },
-            _ => client = door.client().await.ok(),
+            _ => {
+                let door = state.lock().unwrap().door.clone();
+                client = door.client().await.ok();
+            }
         }
         tokio::time::sleep(if client.is_some() { PAUSE } else { LOOK_EVERY }).await;
     }

@@ -19,7 +19,7 @@ use std::ops::RangeInclusive;
 use std::sync::{Arc, RwLock};
 
 use super::resp::slot_of;
-use super::{Store, World};
+use super::{Postgres, Store, World};
 
 /// Every hash slot; a single Redis has them all.
 pub const EVERY_SLOT: RangeInclusive<u16> = 0..=16383;
@@ -158,6 +158,11 @@ impl Witness {
     /// Redis has no room, now or in what follows.
     pub fn keys_may_go(&self) {
         self.losses.note(|lost| lost.for_room = true);
+    }
+
+    /// The history goes on at another server.
+    pub fn database_is(&self, other: &Postgres) {
+        self.watch.database_is(other);
     }
 
     /// The slots of one node of a cluster, or all.

@@ -146,6 +146,11 @@ impl Watch {
         .await
     }
 
+    /// The history goes on at another server.
+    pub fn database_is(&self, other: &Postgres) {
+        self.shared.samples.go_to(other.door("postgres", "postgres"));
+    }
+
     /// Waits until a lease that is written now cannot promise less than what is committed now, and be taken for true.
     pub async fn sample(&self) {
         self.shared.samples.take().await;
