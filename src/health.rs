@@ -145,11 +145,16 @@ impl Facts {
         if self.lag > bound {
             reasons.push(format!("redis is {:.1} s behind the database", self.lag.as_secs_f64()));
         }
+        reasons.extend(self.not_carried());
+        reasons
+    }
+
+    /// What is changed and never comes in the stream, as a reason each.
+    pub fn not_carried(&self) -> impl Iterator<Item = String> {
         let unpublished =
             |table: &String| format!("the publication does not carry {table}: run \"lockstep init\"");
-        reasons.extend(self.unpublished.iter().map(unpublished));
-        reasons.extend(self.gaps.iter().map(|gap| format!("the stream does not carry {gap}")));
-        reasons
+        let tables = self.unpublished.iter().map(unpublished);
+        tables.chain(self.gaps.iter().map(|gap| format!("the stream does not carry {gap}")))
     }
 }
 

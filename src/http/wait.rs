@@ -52,9 +52,10 @@ pub(super) async fn wait(
     };
     let data = |applied: Option<Lsn>| json!({ "lsn": lsn.to_string(), "applied_lsn": applied.map(|lsn| lsn.to_string()) });
     match facts.health.progress().wait(lsn, patience).await {
-        Waited::Reached(applied) => {
-            envelope(StatusCode::OK, &format!("redis holds {lsn}"), &data(Some(applied)))
-        }
+        Waited::Reached(applied) => match facts.health.facts().not_carried().next() {
+            None => envelope(StatusCode::OK, &format!("redis holds {lsn}"), &data(Some(applied))),
+            Some(reason) => envelope(StatusCode::SERVICE_UNAVAILABLE, &reason, &data(None)),
+        },
         Waited::Late(applied) => {
             let message = match applied {
                 Some(applied) => format!("redis does not hold {lsn} yet: it is at {applied}"),

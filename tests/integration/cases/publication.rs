@@ -60,6 +60,9 @@ async fn a_table_that_left_the_publication_is_named_and_loaded_once_it_is_back()
     world.sql("UPDATE users SET wallet_balance = 7 WHERE id = 7").await;
     world.lockstep.is_not_ready_because("does not carry public.users: run").await;
     assert_eq!(world.lockstep.metric("lockstep_unpublished_tables").await, 1.0);
+    let (status, said) = world.lockstep.http("GET", "/api/redis-health/wait?lsn=0/1").await.unwrap();
+    assert_eq!(status, 503, "{said}");
+    assert!(said.contains("does not carry public.users"), "{said}");
     world.lockstep.init().await;
     is_whole_again(&world).await;
     assert_eq!(world.store.get("user_balance:live:7").await.as_deref(), Some("7"));
