@@ -35,6 +35,21 @@ impl Mutant {
         }
     }
 
+    /// The promises that it may break.
+    fn breaks(self) -> &'static [&'static str] {
+        match self {
+            Mutant::FenceOff => &["no key moves backwards", "published once", "published in commit order"],
+            Mutant::LsnTaggedChunks | Mutant::RowsOfTouchedUsersKept => {
+                &["no key moves backwards", "redis equals postgres"]
+            }
+            Mutant::AckOnReceive => &["acknowledged after redis held it"],
+            Mutant::CheckpointBeforeData => {
+                &["acknowledged after redis held it", "every change is published"]
+            }
+            Mutant::RetryOutOfOrder => &["published in commit order", "every change is published"],
+        }
+    }
+
     /// What becomes of a script.
     pub fn script(self, text: &str) -> String {
         self.in_script().map_or_else(|| text.to_owned(), |(of, to)| text.replace(of, to))
@@ -55,6 +70,9 @@ fn is_caught(mutant: Mutant) {
         Some((seed, failure))
     });
     let (seed, failure) = caught.unwrap_or_else(|| panic!("{mutant:?} is not caught within {SEEDS} seeds"));
+    assert!(mutant.breaks().contains(&failure.rule), "{mutant:?} is caught by chance: {failure}");
+    let without = Schedule::of_seed(seed).prepared_for(mutant).run();
+    assert_eq!(without.failure, None, "{mutant:?} is not what is caught");
     let shortest = shrink::shrink(Schedule::of_seed(seed).with(mutant), &failure);
     println!("{mutant:?}: seed {seed}, {failure}; {} steps are enough", shortest.steps.len());
 }

@@ -45,8 +45,12 @@ impl Schedule {
         Schedule { setup, steps, mutant: None, traced: false }
     }
 
-    pub fn with(mut self, mutant: Mutant) -> Schedule {
-        self.mutant = Some(mutant);
+    pub fn with(self, mutant: Mutant) -> Schedule {
+        Schedule { mutant: Some(mutant), ..self.prepared_for(mutant) }
+    }
+
+    /// The same without the bug.
+    pub fn prepared_for(mut self, mutant: Mutant) -> Schedule {
         if mutant == Mutant::RetryOutOfOrder {
             // It takes a call that is refused before another one of the same user, in one flight: wide rows.
             self.setup.nodes = 2;
