@@ -1,5 +1,8 @@
 //! `lockstep resync`: users written again, beside the stream.
 
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
 use crate::cases::config_of;
 use crate::harness::subscriber::BALANCE_UPDATES;
 use crate::harness::{On, Setup, World, eventually};
@@ -91,6 +94,49 @@ async fn a_resync_that_was_killed_goes_on_where_it_was() {
     let read = world.lockstep.metric("lockstep_load_users").await;
     assert!((1.0..6000.0).contains(&read), "{read} users were read again");
     assert!(!world.store.exists(progress).await);
+}
+
+/// Who reads users in a snapshot, as the server says, and for how long the oldest transaction of theirs is open.
+async fn readers(client: &tokio_postgres::Client) -> (BTreeSet<i32>, Duration) {
+    let query = "SELECT pid, coalesce(extract(epoch FROM clock_timestamp() - xact_start), 0)::float8
+                 FROM pg_stat_activity WHERE query LIKE 'BEGIN%READ ONLY%users%'";
+    let rows = client.query(query, &[]).await.expect("the activity");
+    let oldest = rows.iter().map(|row| row.get::<_, f64>(1)).fold(0.0, f64::max);
+    (rows.iter().map(|row| row.get(0)).collect(), Duration::from_secs_f64(oldest))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resync_reads_side_by_side_in_short_transactions_no_faster_than_told() {
+    const USERS: u32 = 16_000;
+    const USERS_PER_SECOND: u32 = 2_000;
+    const LOOK_PAUSE: Duration = Duration::from_millis(20);
+    let slowly =
+        format!("{UNWATCHED}[load]\nworkers = 3\nusers_per_second = {USERS_PER_SECOND}\nchunk_rows = 200\n");
+    let world = World::running_as(Setup { config: slowly, ..Setup::on(On::Single) }).await;
+    let insert = "INSERT INTO users (id, user_type, wallet_balance) SELECT n, 'live', n";
+    world.sql(&format!("{insert} FROM generate_series(1, {USERS}) n")).await;
+    world.caught_up().await;
+    let client = world.postgres.client().await;
+    let (mut pids, mut oldest) = (BTreeSet::new(), Duration::ZERO);
+    let begun = Instant::now();
+    let watch = async {
+        loop {
+            let (seen, age) = readers(&client).await;
+            pids.extend(seen);
+            oldest = oldest.max(age);
+            tokio::time::sleep(LOOK_PAUSE).await;
+        }
+    };
+    tokio::select! {
+        _ = world.lockstep.succeed(&["resync", "--wait"]) => {}
+        never = watch => never,
+    }
+    let lasted = begun.elapsed();
+    // A second of it may be had at once.
+    let least = Duration::from_secs((USERS / USERS_PER_SECOND - 1).into());
+    assert!(lasted >= least, "{lasted:?} for {USERS} users");
+    assert!(oldest < lasted / 2, "a transaction was open for {oldest:?} of {lasted:?}");
+    assert!(pids.len() >= 3, "{} connections read", pids.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
