@@ -47,6 +47,8 @@ pub(super) struct Known {
     outset: Outset,
     /// Position of the last event of the stream that was counted.
     noted: Position,
+    /// Position of the last event of the stream that was sent to Redis.
+    sent: Position,
     /// The last row that touches no key and was counted, now and before this session.
     refused: Position,
     refused_before: Position,
@@ -58,6 +60,16 @@ impl Known {
     /// Every node holds everything before it.
     pub(super) fn held(&self) -> Lsn {
         self.outset.held
+    }
+
+    /// Notes an event that leaves.
+    pub(super) fn note_sent(&mut self, position: Position) {
+        self.sent = self.sent.max(position);
+    }
+
+    /// Redis lost some of what it held. What it was sent and never acknowledged may have been published too.
+    fn note_loss(&mut self) {
+        self.noted = self.noted.max(self.sent);
     }
 
     /// Notes an event; whether it was in Redis before, as far as anybody knows.
@@ -96,6 +108,7 @@ impl Pipeline {
         self.known.refused_before = self.known.refused;
         self.known.outset = outset;
         if let Some(cure) = outset.cure {
+            self.known.note_loss();
             let since = self.known.healing.map_or_else(Instant::now, |(_, since)| since);
             let before = self.known.healing.replace((cure, since)).map(|(cure, _)| cure);
             if before != Some(cure) {
@@ -166,6 +179,16 @@ mod tests {
         assert!(!known.note_event(at(100, 1)), "the checkpoint is the end of what was before it");
         assert!(known.note_event(at(100, 1)));
         assert!(!known.note_event(at(100, 2)));
+    }
+
+    #[test]
+    fn what_was_sent_and_not_acknowledged_may_have_been_there_before_redis_lost_it() {
+        let at = |lsn| Position { commit_lsn: Lsn(lsn), ordinal: 1 };
+        let mut known = Known::default();
+        known.note_sent(at(7));
+        assert!(!known.note_event(at(6)), "sent again after a fault: the fence stops what was there");
+        known.note_loss();
+        assert!(known.note_event(at(7)) && !known.note_event(at(8)));
     }
 
     #[test]

@@ -237,7 +237,10 @@ impl Pipeline {
 
     fn depart(&mut self, cargo: Cargo, checkpoint: Option<Checkpoint>, fresh: Option<Freshness>) {
         match &cargo {
-            Cargo::Events { committed, .. } => self.out_since = committed.first().copied(),
+            Cargo::Events { plans, committed } => {
+                self.out_since = committed.first().copied();
+                plans.last().into_iter().for_each(|plan| self.known.note_sent(plan.position));
+            }
             Cargo::Truncate(truncated) => {
                 self.chunks.truncated(truncated.user_type.clone(), truncated.commit.xid)
             }
