@@ -11,12 +11,10 @@ use crate::balance::time::commit_iso;
 use crate::health::progress::WalEnd;
 use crate::lsn::Lsn;
 use crate::pgoutput::PgTime;
-use crate::sink::Freshness;
+use crate::sink::{Freshness, PROOF_LIMIT};
 
 /// Shortest time between two renewals.
 const RENEW_INTERVAL: Duration = Duration::from_secs(1);
-/// Age of the proof from which on nothing is renewed.
-const PROOF_LIMIT: Duration = Duration::from_secs(2);
 
 /// What the next lease will say.
 #[derive(Debug, Default)]
@@ -67,11 +65,13 @@ impl Lease {
         self.tried = Some(Instant::now());
     }
 
-    /// What a lease may say once every node holds a checkpoint at `position`.
-    pub fn freshness(&self, position: Lsn) -> Option<Freshness> {
+    /// What a lease may say once every node holds a checkpoint at or past the end that is proven. What is applied beyond that
+    /// may have come without what the publication did not carry.
+    pub fn freshness(&self) -> Option<Freshness> {
         let proven = self.proven?;
         Some(Freshness {
-            position,
+            position: proven.lsn,
+            asked: proven.asked,
             committed_at: self.committed.map(|time| commit_iso(time).into()),
             as_of: commit_iso(PgTime(proven.clock)).into(),
         })
@@ -89,12 +89,13 @@ mod tests {
     #[test]
     fn only_an_end_that_was_applied_proves_anything() {
         let mut lease = Lease::default();
-        assert!(!lease.is_due() && lease.freshness(Lsn(9)).is_none());
+        assert!(!lease.is_due() && lease.freshness().is_none());
         lease.take(|| Some(end(10)));
         lease.take(|| Some(end(20)));
         assert!(!lease.applied(Lsn(9)) && lease.waits_for_wal() && !lease.is_due());
         assert!(lease.applied(Lsn(10)), "a later end does not take the place of one that waits");
         assert!(lease.is_due() && !lease.waits_for_wal());
+        assert_eq!(lease.freshness().map(|fresh| fresh.position), Some(Lsn(10)));
         lease.try_later();
         assert!(!lease.is_due(), "at most one in a while");
     }

@@ -253,11 +253,12 @@ impl<'p> Session<'p> {
     /// A checkpoint that Redis does not take is tried again after the interval, not at once.
     fn depart(&mut self, cargo: Cargo, checkpoint: Option<Checkpoint>) {
         let is_mark = matches!(cargo, Cargo::Mark(_));
+        let checkpoint = checkpoint.filter(|_| is_mark || cargo.takes_checkpoint());
         let checkpoint = checkpoint.or_else(|| is_mark.then(|| self.checkpoint()));
         if checkpoint.is_some() {
             self.checkpointed = Some(Instant::now());
         }
-        let fresh = checkpoint.as_ref().and_then(|checkpoint| self.freshness(&cargo, checkpoint));
+        let fresh = checkpoint.as_ref().and_then(|_| self.freshness(&cargo));
         self.pipeline.depart(cargo, checkpoint, fresh);
     }
 

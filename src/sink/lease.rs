@@ -1,10 +1,11 @@
 //! The lease: a key with a short time to live, renewed while every node holds what the database held a moment ago.
 //! Where it is gone, Redis may be frozen.
 //!
-//! Two keys of one slot: the term, which outlives every lease and counts who streamed, and the lease. Who took the
-//! term last alone may write the lease: an instance that was frozen, replaced and woken cannot.
+//! Three keys of one slot: the term, which outlives every lease and counts who streamed, the lease, and the permit. Who took
+//! the term last alone may write the lease: an instance that was frozen, replaced and woken cannot. And he has to write it
+//! while the permit lasts, which he got when the proof was young: a server that was frozen and thaws does not do it then.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -18,6 +19,8 @@ use crate::lsn::Lsn;
 
 /// How long a lease lives. With the age of what it says, a reader who sees one knows that Redis is at most that old.
 pub const LEASE_TTL: Duration = Duration::from_secs(3);
+/// Age of the proof from which on nothing is renewed.
+pub const PROOF_LIMIT: Duration = Duration::from_secs(2);
 /// Bytes of a [`nonce`].
 const NONCE_BYTES: usize = 8;
 
@@ -30,6 +33,8 @@ pub struct Freshness {
     pub committed_at: Option<String>,
     /// Everything that was committed before this time of the database's clock is in Redis, ISO-8601.
     pub as_of: String,
+    /// When the database was asked for that time.
+    pub asked: Instant,
 }
 
 /// What became of a renewal.
@@ -37,6 +42,8 @@ pub struct Freshness {
 pub enum Renewed {
     /// The lease is written.
     Yes,
+    /// What it would say is too old by now.
+    Late,
     /// Another instance took the term, or Redis forgot it: the nodes' records are to be compared again.
     Refused,
 }
@@ -67,6 +74,15 @@ impl Sink {
             Some(token) => token,
             None => self.take_term().await?,
         };
+        let Some(left) = PROOF_LIMIT.checked_sub(fresh.asked.elapsed()) else { return Ok(Renewed::Late) };
+        let left = left.as_millis().max(1).to_string();
+        if self.ask_lease(vec!["permit".into(), token.clone(), left.into()]).await? == Reply::Nil {
+            return Ok(self.refused());
+        }
+        // The permit may have come late itself.
+        if fresh.asked.elapsed() >= PROOF_LIMIT {
+            return Ok(Renewed::Late);
+        }
         let number = token.split(|byte| *byte == b'-').next().unwrap_or_default();
         let lease = Lease {
             slot: &self.slot,
@@ -79,14 +95,19 @@ impl Sink {
         let text = serde_json::to_vec(&lease).unwrap_or_default();
         let ttl = LEASE_TTL.as_millis().to_string();
         let reply = self.ask_lease(vec!["renew".into(), token, text.into(), ttl.into()]).await?;
-        if reply == Reply::Nil {
-            tracing::warn!(
-                "redis does not know this instance's term any more: another one took over, or it lost what it held"
-            );
-            self.doubt();
-            return Ok(Renewed::Refused);
+        match reply {
+            Reply::Nil => Ok(self.refused()),
+            reply if reply.text().is_some_and(|text| text.as_ref() == b"late") => Ok(Renewed::Late),
+            _ => Ok(Renewed::Yes),
         }
-        Ok(Renewed::Yes)
+    }
+
+    fn refused(&mut self) -> Renewed {
+        tracing::warn!(
+            "redis does not know this instance's term any more: another one took over, or it lost what it held"
+        );
+        self.doubt();
+        Renewed::Refused
     }
 
     /// Takes the lease away, where it is this session's.
@@ -109,12 +130,12 @@ impl Sink {
 
     async fn ask_lease(&mut self, args: Vec<Bytes>) -> std::result::Result<Reply, Trouble> {
         let lease = lease_key(&self.slot);
-        let term = term_key(&self.slot);
+        let keys = [beside(&lease, "term"), lease.clone(), beside(&lease, "permit")].map(Bytes::from);
         let topology = self.lanes.topology();
         let owner = topology.owner(topology.slot(lease.as_bytes())).cloned();
         let address = owner.ok_or_else(|| self.lanes.unowned())?;
         let scripts = &self.lanes.open(&address).await?.scripts;
-        let command = scripts.lease(term.into(), lease.into(), args);
+        let command = scripts.lease(keys, args);
         self.lanes.ask(&address, command).await
     }
 }
@@ -137,9 +158,9 @@ fn lease_key(slot: &str) -> String {
     }
 }
 
-/// The lease's name as its hash tag: both lie in the same slot.
-fn term_key(slot: &str) -> String {
-    format!("lockstep:term:{{{}}}", lease_key(slot))
+/// The names of what lies beside the lease, with its own as their hash tag.
+fn beside(lease: &str, what: &str) -> String {
+    format!("lockstep:{what}:{{{lease}}}")
 }
 
 #[cfg(test)]
@@ -148,10 +169,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_term_lies_beside_the_lease() {
+    fn term_and_permit_lie_beside_the_lease() {
         for (slot, lease) in [("lockstep", "lockstep:lease"), ("other", "lockstep:lease:other")] {
             assert_eq!(lease_key(slot), lease);
-            assert_eq!(keyslot(term_key(slot).as_bytes()), keyslot(lease.as_bytes()));
+            for what in ["term", "permit"] {
+                assert_eq!(keyslot(beside(lease, what).as_bytes()), keyslot(lease.as_bytes()));
+            }
         }
     }
 }

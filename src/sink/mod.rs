@@ -78,7 +78,7 @@ pub use epochs::Epochs;
 pub use expect::{Announced, Expectation, Shape};
 pub use fence::Written;
 pub use keyspace::Walk;
-pub use lease::{Freshness, Renewed, nonce};
+pub use lease::{Freshness, PROOF_LIMIT, Renewed, nonce};
 pub use look::{Finding, Look, told_where_to_look};
 pub use marks::LoadMark;
 pub use records::{NodeFacts, NodeRecord, Records};

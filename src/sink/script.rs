@@ -19,7 +19,9 @@ redis.call('DEL', KEYS[1])
 return 'OK'";
 
 /// What [`Sink::renew_lease`](super::Sink::renew_lease) and its neighbours do: nobody but who took the term last writes
-/// the lease or takes it away. KEYS: the term, the lease. ARGV: what to do, the token, the lease, its TTL in ms.
+/// the lease or takes it away, and only while a permit of a moment ago lasts: a call that waits in the socket of a frozen
+/// server is no use when that thaws. KEYS: the term, the lease, the permit. ARGV: what to do, the token, and the permit's TTL
+/// in ms, or the lease and its TTL in ms.
 const LEASE: &str = "local held = redis.pcall('GET', KEYS[1])
 held = type(held) == 'string' and held or ''
 if ARGV[1] == 'take' then
@@ -29,7 +31,9 @@ if ARGV[1] == 'take' then
   return token
 end
 if held ~= ARGV[2] then return false end
+if ARGV[1] == 'permit' then return redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[3]) end
 if ARGV[1] == 'end' then return redis.call('DEL', KEYS[2]) end
+if redis.call('GET', KEYS[3]) ~= ARGV[2] then return 'late' end
 return redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[4])";
 
 /// The hashes by which a node knows the scripts, once it has loaded them.
@@ -71,9 +75,9 @@ impl Scripts {
         Command::new("EVALSHA", call_args(self.keep.clone(), vec![key], vec![before, record]))
     }
 
-    /// The call that takes the term, renews the lease or ends it; nil where another has the term.
-    pub fn lease(&self, term: Bytes, lease: Bytes, args: Vec<Bytes>) -> Command {
-        Command::new("EVALSHA", call_args(self.lease.clone(), vec![term, lease], args))
+    /// The call that takes the term, permits a renewal, renews the lease or ends it; nil where another has the term.
+    pub fn lease(&self, [term, lease, permit]: [Bytes; 3], args: Vec<Bytes>) -> Command {
+        Command::new("EVALSHA", call_args(self.lease.clone(), vec![term, lease, permit], args))
     }
 }
 

@@ -58,7 +58,7 @@ impl Supervisor {
             None
         });
         let mut tripwire = Tripwire::connect(postgres).await?;
-        let carried = published::read(&mut tripwire, &published::question(&self.config)).await?;
+        let carried = published::read(&mut tripwire, &published::Question::new(&self.config)).await?;
         let started = walsender.start_replication(&postgres.slot, Lsn::ZERO, &postgres.publication).await;
         let stream = match started {
             Ok(stream) => stream,

@@ -205,7 +205,7 @@ impl Supervisor {
             tripwire,
             slot: identity.slot.clone(),
             retained_max: self.config.postgres.retained_wal_max,
-            question: published::question(&self.config),
+            question: published::Question::new(&self.config),
             carried,
             metrics: pipeline.metrics().stream.clone(),
             health: Arc::clone(pipeline.health()),

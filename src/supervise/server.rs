@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use postgres_protocol::escape::escape_literal;
 use tokio::time::MissedTickBehavior;
 
-use super::published::{self, Carried};
+use super::published::{self, Carried, Question};
 use crate::error::{Error, Result};
 use crate::health::Health;
 use crate::health::progress::WalEnd;
@@ -15,11 +15,11 @@ use crate::lsn::Lsn;
 use crate::metrics::{StreamMetrics, count_gauge};
 use crate::wire::Tripwire;
 
-/// How often the end of WAL is read, for what the stream says of it stands still where the stream is not read; and the
-/// publication, of which the stream says nothing.
+/// How often the end of WAL is read, for what the stream says of it stands still where the stream is not read; and whether the
+/// publication was changed, of which the stream says nothing.
 const END_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How often the slot is looked at.
+/// How often the slot is looked at, and the publication's tables.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The clock first: a commit that was answered before it is before the end that is read after it. In microseconds
@@ -39,7 +39,7 @@ pub struct Watch {
     /// WAL that it may retain, in bytes.
     pub retained_max: u64,
     /// The SQL that asks for the publication.
-    pub question: String,
+    pub question: Question,
     /// The publication when the stream was started.
     pub carried: Carried,
     /// Told of the slot and of missing tables.
@@ -62,12 +62,12 @@ impl Watch {
         let mut end = tokio::time::interval(END_INTERVAL);
         end.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let whole = tokio::select! {
+            let is_end = tokio::select! {
                 fault = self.tripwire.tripped() => return fault,
-                _ = look.tick() => true,
-                _ = end.tick() => false,
+                _ = look.tick() => false,
+                _ = end.tick() => true,
             };
-            let looked = async { if whole { self.look_at_slot().await } else { self.read_end().await } };
+            let looked = async { if is_end { self.read_end().await } else { self.look().await } };
             let looked = tokio::time::timeout(ANSWER_TIMEOUT, looked).await;
             if let Err(fault) =
                 looked.unwrap_or_else(|_| Err(Error::transient("postgres does not answer", "")))
@@ -85,15 +85,17 @@ impl Watch {
         let text = |index: usize| rows.first()?.get(index)?.as_deref();
         let clock = text(0).and_then(|text| text.parse().ok());
         let lsn = text(1).and_then(|text| text.parse::<Lsn>().ok());
-        let is_whole = self.look_at_publication().await?;
-        if let Some((clock, lsn)) = clock.zip(lsn).filter(|_| is_whole) {
+        if published::read_mark(&mut self.tripwire, &self.question).await? != self.carried.mark {
+            return self.look_at_publication().await;
+        }
+        if let Some((clock, lsn)) = clock.zip(lsn).filter(|_| self.carried.is_whole()) {
             let lsn = lsn.before_page_header();
             self.health.progress().tell_wal_end(WalEnd { lsn, clock, asked });
         }
         Ok(())
     }
 
-    async fn look_at_slot(&mut self) -> Result<()> {
+    async fn look(&mut self) -> Result<()> {
         let question = format!(
             "SELECT pg_current_wal_lsn() - '0/0', pg_current_wal_lsn() - restart_lsn \
              FROM pg_replication_slots WHERE slot_name = {}",
@@ -107,19 +109,17 @@ impl Watch {
         if retained > self.retained_max {
             return Err(Error::transient("the slot retains more WAL than postgres.retained_wal_max", ""));
         }
-        Ok(())
+        self.look_at_publication().await
     }
 
-    /// Whether it carries every followed table, and always has.
-    async fn look_at_publication(&mut self) -> Result<bool> {
+    async fn look_at_publication(&mut self) -> Result<()> {
         let carried = published::read(&mut self.tripwire, &self.question).await?;
-        let is_whole = carried.is_whole();
-        if is_whole && carried.mark != self.carried.mark {
+        if carried.is_whole() && carried.mark != self.carried.mark {
             return Err(Error::transient("the publication was changed: all users are loaded again", ""));
         }
         // Until it is whole again the stream goes on with the rest: a held one would keep WAL.
         self.tell_missing(carried.missing);
-        Ok(is_whole)
+        Ok(())
     }
 
     fn tell_missing(&self, missing: Vec<String>) {

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::Session;
-use crate::checkpoint::Checkpoint;
 use crate::pipeline::lane::Cargo;
 use crate::sink::Freshness;
 
@@ -32,14 +31,14 @@ impl Session<'_> {
     }
 
     /// What the lease says behind this flight, where a renewal is due and this instance is ready.
-    pub(super) fn freshness(&mut self, cargo: &Cargo, checkpoint: &Checkpoint) -> Option<Freshness> {
+    pub(super) fn freshness(&mut self, cargo: &Cargo) -> Option<Freshness> {
         if !cargo.takes_checkpoint() || !self.lease.is_due() {
             return None;
         }
         self.lease.try_later();
         // How late it is, is what the lease has proof of.
         let is_ready = self.pipeline.health.facts().not_ready_because(Duration::MAX).is_empty();
-        self.lease.freshness(checkpoint.applied).filter(|_| is_ready)
+        self.lease.freshness().filter(|_| is_ready)
     }
 
     /// Takes the lease away. Where Redis does not, it ends by itself.
