@@ -30,6 +30,8 @@ const TICK: Duration = Duration::from_millis(50);
 const SUSPECTS_PER_SECOND: usize = 2_000;
 /// How long the description of the tables is used; a read that fails describes them again at once.
 const DESCRIBED: Duration = Duration::from_secs(5);
+/// Shortest time between two clearings of derived keys of the unwatched: each holds up the stream for some round trips.
+const CLEAR_INTERVAL: Duration = Duration::from_millis(500);
 /// First and longest delay before suspects are looked at again after a fault.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
@@ -39,12 +41,22 @@ pub(super) struct Checker {
     tracked: Tracked,
     /// How fast the database is asked.
     pace: Pace,
+    /// Whose derived keys are to be cleared, a second of them at most; and when that was done last.
+    unwatched: Vec<KeyPlan>,
+    cleared: Instant,
     described: Option<(Instant, Vec<Table>)>,
 }
 
 impl Checker {
     pub(super) fn new(parts: Auditor, tracked: Tracked) -> Checker {
-        Checker { parts, tracked, pace: Pace::new(SUSPECTS_PER_SECOND), described: None }
+        Checker {
+            parts,
+            tracked,
+            pace: Pace::new(SUSPECTS_PER_SECOND),
+            unwatched: Vec::new(),
+            cleared: Instant::now(),
+            described: None,
+        }
     }
 
     /// Looks for ever.
@@ -64,6 +76,7 @@ impl Checker {
                 continue;
             }
             lease.while_waiting(self.clear_refills()).await?;
+            lease.while_waiting(self.clear_unwatched()).await?;
             let mut suspects = self.parts.ledger.take_due(BATCH_SUSPECTS, Instant::now());
             if suspects.is_empty() {
                 continue;
@@ -72,7 +85,7 @@ impl Checker {
             if suspects.len() == BATCH_SUSPECTS {
                 tick.reset_immediately();
             }
-            lease.while_waiting(self.clear_unwatched(&mut suspects)).await?;
+            self.note_unwatched(&mut suspects);
             match self.look_at(suspects.clone(), &mut lease).await {
                 Err(fault) if fault.is_transient() => {
                     self.described = None;
@@ -102,18 +115,26 @@ impl Checker {
         self.clear(Clearing { keys: stale, plans: Vec::new() }).await
     }
 
-    /// Derived keys of those who were changed while not everything was announced: one that was computed before and written
-    /// behind looks like any other.
-    async fn clear_unwatched(&self, suspects: &mut [Suspect]) -> Result<()> {
-        let plans = suspects.iter_mut().filter_map(|suspect| {
-            let is_unwatched = std::mem::take(&mut suspect.cause.unwatched);
-            is_unwatched.then(|| self.parts.reader.key_map.plan_derived(&suspect.user))
-        });
-        let plans: Vec<KeyPlan> = plans.filter(|plan| !plan.steps.is_empty()).collect();
-        if plans.is_empty() || self.parts.ledger.mode() != ForeignWrites::Heal {
+    /// Those who were changed while not everything was announced: a derived key that was computed before and written behind it
+    /// looks like any other.
+    fn note_unwatched(&mut self, suspects: &mut [Suspect]) {
+        let key_map = &self.parts.reader.key_map;
+        for suspect in suspects.iter_mut().filter(|suspect| suspect.cause.unwatched) {
+            suspect.cause.unwatched = false;
+            self.unwatched.push(key_map.plan_derived(&suspect.user));
+        }
+    }
+
+    async fn clear_unwatched(&mut self) -> Result<()> {
+        if self.unwatched.is_empty() || self.cleared.elapsed() < CLEAR_INTERVAL {
             return Ok(());
         }
-        self.clear(Clearing { keys: Vec::new(), plans }).await
+        self.cleared = Instant::now();
+        let plans = std::mem::take(&mut self.unwatched);
+        match self.parts.ledger.mode() {
+            ForeignWrites::Heal => self.clear(Clearing { keys: Vec::new(), plans }).await,
+            ForeignWrites::Observe | ForeignWrites::Off => Ok(()),
+        }
     }
 
     async fn clear(&self, clearing: Clearing) -> Result<()> {

@@ -62,8 +62,10 @@ pub struct Ledger {
 
 #[derive(Default)]
 struct State {
-    /// Whether everything that is written is announced.
+    /// Whether everything that is written is announced; whether it was when the last flight left; and the one before.
     live: bool,
+    out_live: bool,
+    landed_live: bool,
     /// Since the last flight left, and since the one before did, which may not be counted yet.
     out: Sight,
     landed: Sight,
@@ -119,6 +121,7 @@ impl Ledger {
     pub fn departs(&self) {
         let mut state = self.state();
         state.landed = std::mem::replace(&mut state.out, Sight::begin());
+        (state.landed_live, state.out_live) = (state.out_live, state.live);
     }
 
     /// Redis acknowledged these plans, which are of the stream or rows that were read.
@@ -128,7 +131,8 @@ impl Ledger {
         }
         let mut state = self.state();
         state.tempo.events += plans.len() as u64;
-        let is_live = state.live;
+        // Which of the two it was is not told.
+        let is_live = state.live && state.out_live && state.landed_live;
         for (plan, outcome) in plans.into_iter().zip(outcomes) {
             if !is_live {
                 if from_stream {
@@ -138,7 +142,7 @@ impl Ledger {
             }
             let user = plan.user.clone();
             if from_stream {
-                state.unwatched.watched(&user, self.grace, now);
+                self.metrics.overflows.inc_by(state.unwatched.watched(&user, self.grace, now));
             }
             // Its keys are deleted. To be read and refused once more, for ever, would put nothing right.
             let absent = matches!(outcome, Outcome::Refused { .. }).then(|| self.key_map.plan_absent(&user));
@@ -324,12 +328,13 @@ impl Ledger {
     /// Something may not have been announced. What was written last is no longer known either.
     pub fn interrupt(&self) {
         let mut state = self.state();
-        let State { suspects, due, unwatched, written, tempo, .. } = std::mem::take(&mut *state);
-        *state = State { suspects, due, unwatched, tempo, ..State::default() };
+        let State { suspects, due, unwatched, mut written, old, tempo, .. } = std::mem::take(&mut *state);
+        // That they were written is still known, and that what is derived of them within the grace is stale.
+        written.values_mut().for_each(|written| written.left = None);
+        let users: Vec<User> = written.keys().cloned().collect();
+        *state = State { suspects, due, unwatched, written, old, tempo, ..State::default() };
         self.miss(&mut state);
-        for user in written.into_keys() {
-            self.change(&mut state, user);
-        }
+        users.into_iter().for_each(|user| self.change(&mut state, user));
         self.metrics.watching.set(0);
     }
 

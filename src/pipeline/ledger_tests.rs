@@ -18,8 +18,38 @@ fn live() -> Ledger {
     let key_map = Arc::new(KeyMap::compile(&spec, &TableSpec::defaults()).unwrap());
     let audit = Audit { foreign_writes: ForeignWrites::Heal, grace: GRACE, users_per_second: 0 };
     let ledger = Ledger::new(&audit, key_map, crate::metrics::Metrics::new().unwrap().audit);
-    ledger.resume();
+    resume(&ledger);
     ledger
+}
+
+/// Watches, and what is written from here on left since.
+fn resume(ledger: &Ledger) {
+    ledger.resume();
+    ledger.departs();
+    ledger.departs();
+    // What they may have seen is not this test's.
+    let mut state = ledger.state();
+    state.out.blink();
+    state.landed.blink();
+}
+
+#[test]
+fn a_flight_that_left_before_anybody_watched_is_none_that_was_watched() {
+    let now = Instant::now();
+    let ledger = live();
+    let of = |id: &str| vec![plan(&ledger, id, Kind::Updated, Value::Text("5".into()))];
+    ledger.interrupt();
+    ledger.departs();
+    ledger.resume();
+    // The next one leaves before this one is counted.
+    ledger.departs();
+    ledger.wrote(of("1"), &[APPLIED], true, now);
+    ledger.departs();
+    ledger.wrote(of("2"), &[APPLIED], true, now);
+    assert!(ledger.take_due(9, now).is_empty());
+    let mut due = ledger.take_due(9, now + GRACE);
+    due.sort_by(|one, other| one.user.id.cmp(&other.user.id));
+    assert_eq!(due.iter().map(|suspect| suspect.cause.unwatched).collect::<Vec<_>>(), [true, false]);
 }
 
 fn plan(ledger: &Ledger, id: &str, kind: Kind, value: Value) -> KeyPlan {
@@ -138,7 +168,7 @@ fn what_was_announced_is_not_known_where_some_of_it_was_taken_since_the_flight_l
     ledger.departs();
     ledger.departs();
     ledger.interrupt();
-    ledger.resume();
+    resume(&ledger);
     ledger.wrote(vec![of("3")], &[APPLIED], true, now);
     assert_eq!(known(now + GRACE), [false], "nothing was announced in between");
 
@@ -261,7 +291,7 @@ fn what_was_derived_unheard_is_known_as_far_back_as_silence_may_last() {
     let now = Instant::now();
     let of = |ledger: &Ledger, id: &str| vec![plan(ledger, id, Kind::Updated, Value::Text("5".into()))];
     let noticed = now + crate::sink::UNHEARD;
-    for loses in [Ledger::misheard, |ledger: &Ledger| (ledger.interrupt(), ledger.resume()).1] {
+    for loses in [Ledger::misheard, |ledger: &Ledger| (ledger.interrupt(), resume(ledger)).1] {
         let ledger = live();
         ledger.wrote(of(&ledger, "1"), &[APPLIED], true, now - GRACE * 2);
         ledger.wrote(of(&ledger, "2"), &[APPLIED], true, now);

@@ -28,13 +28,15 @@ impl Unwatched {
         has_room
     }
 
-    /// A user was changed, and somebody listens, as far as is known.
-    pub(super) fn watched(&mut self, user: &User, grace: Duration, now: Instant) {
+    /// A user was changed, and somebody listens, as far as is known. Returns for how many there is no room.
+    pub(super) fn watched(&mut self, user: &User, grace: Duration, now: Instant) -> u64 {
         let is_over = |at: Instant| at + UNHEARD + grace < now;
-        while self.recent.front().is_some_and(|(at, _)| is_over(*at)) || self.recent.len() >= MAX_USERS {
+        while self.recent.front().is_some_and(|(at, _)| is_over(*at)) {
             self.recent.pop_front();
         }
         self.recent.push_back((now, user.clone()));
+        let is_over_full = self.recent.len() > MAX_USERS;
+        u64::from(is_over_full && self.recent.pop_front().is_some())
     }
 
     /// Nobody did. Returns for how many there was no room.

@@ -29,6 +29,12 @@ pub struct Built {
 }
 
 impl Built {
+    /// Whether all that was written was announced.
+    fn hears_all(&self, lanes: &Lanes) -> bool {
+        let tracked = self.tracker.masters().map(|(address, _)| address);
+        self.tracker.lost().is_none() && tracked.eq(lanes.topology().masters())
+    }
+
     fn is_whole(&self, shared: &Shared) -> bool {
         self.tracker.lost().is_none() && (shared.fits() || !self.leaves_room)
     }
@@ -57,7 +63,7 @@ impl Derived {
                 self.count();
                 return Ok(());
             }
-            Watch::Complete { .. } => self.misheard = true,
+            Watch::Complete { built, .. } => self.misheard |= !built.hears_all(lanes),
             Watch::Building { .. } | Watch::Stale => {}
         }
         // What is announced to the one before is of no more use.
