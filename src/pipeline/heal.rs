@@ -47,8 +47,9 @@ pub(super) struct Known {
     outset: Outset,
     /// Position of the last event of the stream that was counted.
     noted: Position,
-    /// Position of the last event of the stream that was sent to Redis.
+    /// Position of the last event of the stream that was sent to Redis, now and when Redis last lost some of what it held.
     sent: Position,
+    sent_before_loss: Position,
     /// The last row that touches no key and was counted, now and before this session.
     refused: Position,
     refused_before: Position,
@@ -67,9 +68,14 @@ impl Known {
         self.sent = self.sent.max(position);
     }
 
-    /// Redis lost some of what it held. What it was sent and never acknowledged may have been published too.
+    /// Redis lost some of what it held.
     fn note_loss(&mut self) {
-        self.noted = self.noted.max(self.sent);
+        self.sent_before_loss = self.sent;
+    }
+
+    /// Whether an event there may have been published before: also what Redis was sent, did, and never acknowledged.
+    pub(super) fn had_or_lost(&self, position: Position) -> bool {
+        self.had(position) || position <= self.sent_before_loss
     }
 
     /// Notes an event; whether it was in Redis before, as far as anybody knows.
@@ -186,9 +192,9 @@ mod tests {
         let at = |lsn| Position { commit_lsn: Lsn(lsn), ordinal: 1 };
         let mut known = Known::default();
         known.note_sent(at(7));
-        assert!(!known.note_event(at(6)), "sent again after a fault: the fence stops what was there");
+        assert!(!known.had_or_lost(at(6)), "sent again after a fault: the fence stops what was there");
         known.note_loss();
-        assert!(known.note_event(at(7)) && !known.note_event(at(8)));
+        assert!(known.had_or_lost(at(7)) && !known.had_or_lost(at(8)) && !known.had(at(7)));
     }
 
     #[test]

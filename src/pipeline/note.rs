@@ -50,6 +50,7 @@ impl Pipeline {
     /// An event of the stream. One in doubt is counted once, however often it is sent again.
     fn note_event(&mut self, plan: &KeyPlan, outcome: &Outcome, committed: Option<PgTime>) {
         let sink = &self.metrics.sink;
+        let published_before = self.known.had_or_lost(plan.position);
         let sent_again = self.known.note_event(plan.position);
         let mut doubt = plan.doubt.as_ref().map(ToString::to_string);
         match outcome {
@@ -58,7 +59,7 @@ impl Pipeline {
                 sink.retyped.inc_by(applied.retyped_keys.into());
                 if let Some(event_type) = plan.event_type(applied.as_update) {
                     sink.events.with_label_values(&[event_type]).inc();
-                    sink.republished.inc_by(sent_again.into());
+                    sink.republished.inc_by(published_before.into());
                 }
             }
             Outcome::Refused { reason } => doubt = Some(reason.clone()),
@@ -130,7 +131,7 @@ impl Pipeline {
         sink.retyped.inc_by(tally.retyped_keys);
         sink.quarantined.inc_by(tally.refused);
         let Some(emptied) = tally.emptied else { return };
-        let again = self.known.had(emptied.position);
+        let again = self.known.had_or_lost(emptied.position);
         sink.republished.inc_by(if again { tally.published } else { 0 });
         self.quarantine.heal_emptied(&emptied);
         if let Some((_, reason)) = tally.refused_users.last() {
