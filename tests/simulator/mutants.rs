@@ -67,10 +67,10 @@ fn is_caught(mutant: Mutant) {
     }
     let caught = (0..SEEDS).find_map(|seed| {
         let failure = Schedule::of_seed(seed).with(mutant).run().failure?;
-        Some((seed, failure))
+        // What else it may break is not what is asked.
+        mutant.breaks().contains(&failure.rule).then_some((seed, failure))
     });
     let (seed, failure) = caught.unwrap_or_else(|| panic!("{mutant:?} is not caught within {SEEDS} seeds"));
-    assert!(mutant.breaks().contains(&failure.rule), "{mutant:?} is caught by chance: {failure}");
     let without = Schedule::of_seed(seed).prepared_for(mutant).run();
     assert_eq!(without.failure, None, "{mutant:?} is not what is caught");
     let shortest = shrink::shrink(Schedule::of_seed(seed).with(mutant), &failure);

@@ -9,7 +9,9 @@ pub async fn inject(trial: &mut Trial) {
     trial.progress(100).await;
     trial.redis_loses(master).await;
     trial.cluster().lose_master(master).await;
+    trial.redis_has_lost().await;
     trial.progress(50).await;
+    trial.redis(replica).catch_up().await;
     trial.redis(master).start_again().await;
     trial.cluster().eventually_whole().await;
 }

@@ -4,7 +4,10 @@ use super::Trial;
 use crate::harness::Postgres;
 
 pub async fn inject(trial: &mut Trial) {
+    // Its files are copied as they are.
+    trial.platform_rests().await;
     let standby = Postgres::standby_of(&trial.world.postgres).await;
+    trial.platform_goes_on().await;
     trial.progress(50).await;
     trial.stream_has_a_gap();
     // What died with the primary would be in Redis, and nowhere else.
@@ -13,6 +16,7 @@ pub async fn inject(trial: &mut Trial) {
     standby.eventually_value(&format!("SELECT pg_last_wal_replay_lsn() >= '{end}'"), "t").await;
     trial.world.postgres.kill9();
     standby.sql("SELECT pg_promote()").await;
-    trial.database_is(standby).await;
+    trial.database_is(standby);
+    trial.platform_goes_on().await;
     trial.progress(50).await;
 }

@@ -7,6 +7,7 @@ pub async fn inject(trial: &mut Trial) {
     trial.progress(50).await;
     trial.redis_loses(master).await;
     trial.cluster().lose_master(master).await;
+    trial.redis_has_lost().await;
     trial.progress(50).await;
     trial.redis(master).start_again().await;
     trial.cluster().eventually_whole().await;

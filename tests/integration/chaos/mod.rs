@@ -93,6 +93,7 @@ faults! {
         resync_beside_the_stream
         slot_is_dropped
         table_leaves_the_publication
+        users_come_and_go
     }
     on_one_redis {
         redis_is_cut_off

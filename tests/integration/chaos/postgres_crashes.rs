@@ -1,15 +1,14 @@
-//! The database is shut down without a checkpoint, or dies, and recovers.
+//! The database is shut down, with and without a checkpoint, or dies, and recovers.
 
 use super::Trial;
 use crate::harness::Mode;
 
 pub async fn inject(trial: &mut Trial) {
-    for round in 0..2 {
+    for shutdown in [Some(Mode::Fast), Some(Mode::Immediate), None] {
         trial.progress(50).await;
-        if round == 0 {
-            trial.world.postgres.stop(Mode::Immediate).await;
-        } else {
-            trial.world.postgres.kill9();
+        match shutdown {
+            Some(mode) => drop(trial.world.postgres.stop(mode).await),
+            None => trial.world.postgres.kill9(),
         }
         trial.world.postgres.start_again().await;
     }

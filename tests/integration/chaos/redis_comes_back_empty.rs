@@ -14,6 +14,7 @@ pub async fn inject(trial: &mut Trial) {
     }
     trial.redis(node).kill9();
     trial.redis(node).start_again().await;
+    trial.redis_has_lost().await;
     trial.is_listened_to().await;
     if let Some(line) = &trial.lines.redis {
         line.set(Line::Open);

@@ -11,6 +11,7 @@ pub async fn inject(trial: &mut Trial) {
     trial.redis_line().set(Line::Cut);
     trial.redis(0).kill9();
     trial.redis(0).start_again().await;
+    trial.redis_has_lost().await;
     trial.is_listened_to().await;
     trial.redis_line().set(Line::Open);
     trial.progress(100).await;

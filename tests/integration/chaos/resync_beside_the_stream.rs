@@ -1,4 +1,5 @@
-//! All users, a table and single users are read again while the platform writes them.
+//! All users, a table and single users are read again while the platform writes them, and once more by an instance whose
+//! predecessor died over it.
 
 use super::Trial;
 
@@ -7,4 +8,8 @@ pub async fn inject(trial: &mut Trial) {
         trial.progress(30).await;
         trial.world.lockstep.succeed(&[&["resync", "--wait"], what].concat()).await;
     }
+    trial.world.lockstep.succeed(&["resync"]).await;
+    trial.kill_9();
+    trial.progress(30).await;
+    trial.world.lockstep.run().await;
 }

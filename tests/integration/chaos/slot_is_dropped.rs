@@ -6,7 +6,8 @@ use crate::harness::eventually;
 
 pub async fn inject(trial: &mut Trial) {
     let made = async |trial: &Trial| trial.world.lockstep.metric("lockstep_slots_made_total").await;
-    let before = made(trial).await;
+    let unpublished = async |trial: &Trial| trial.world.lockstep.metric("lockstep_unpublished_total").await;
+    let (before, unpublished_before) = (made(trial).await, unpublished(trial).await);
     trial.progress(50).await;
     trial.stream_has_a_gap();
     let open = trial.world.postgres.client().await;
@@ -17,5 +18,7 @@ pub async fn inject(trial: &mut Trial) {
     open.batch_execute("COMMIT").await.expect("its end");
     let is_made = async || (made(trial).await > before).then_some(());
     eventually("another is made", is_made).await;
+    let is_counted = async || (unpublished(trial).await > unpublished_before).then_some(());
+    eventually("what nobody was told of is counted", is_counted).await;
     trial.progress(50).await;
 }

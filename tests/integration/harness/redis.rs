@@ -161,6 +161,11 @@ impl Redis {
         .await;
     }
 
+    /// One that [lagged behind](Self::lag_behind) will be let in again where it is a replica.
+    pub async fn catch_up(&self) {
+        self.call(&["CONFIG", "SET", "masterauth", ""]).await;
+    }
+
     /// Freezes it: connections stay open and nothing answers.
     pub fn pause(&self) {
         self.signal("STOP");

@@ -2,6 +2,7 @@
 
 use super::{NO_AUDIT, derived, is_watched, watched};
 use crate::cases::config_of;
+use crate::harness::subscriber::lsn;
 use crate::harness::{On, Setup, World, eventually};
 
 on_both!(
@@ -73,8 +74,14 @@ async fn what_is_derived_while_lockstep_catches_up_is_deleted(on: On) {
 async fn what_is_written_right_before_a_crash_is_found_after_it(on: On) {
     let world = watched(on, 1, NO_AUDIT).await;
     credited(&world).await;
-    // Nobody who starts now would be sent the change because it is missing.
-    world.caught_up().await;
+    // A start finds it in Redis, and is not sent it because it is missing.
+    let end = world.postgres.value("SELECT pg_current_wal_lsn()").await.and_then(|end| lsn(&end));
+    let recorded = async || {
+        let lease: serde_json::Value =
+            serde_json::from_str(&world.store.get("lockstep:lease").await?).ok()?;
+        (lsn(lease["position"].as_str()?) >= end).then_some(())
+    };
+    eventually("every node has a checkpoint behind it", recorded).await;
     world.lockstep.kill9();
     derived::refill(&world, "computed from 100").await;
     world.store.hset(&config_of("live:1"), "balance", "66").await;

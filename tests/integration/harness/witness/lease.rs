@@ -94,11 +94,16 @@ impl Samples {
         }
     }
 
+    /// When the last sample was taken.
+    pub fn time(&self) -> String {
+        self.state.lock().unwrap().samples.back().map_or_else(String::new, |sample| sample.time.clone())
+    }
+
     /// The number of the user's last note that is promised.
     pub fn promised(&self, promise: &Promise, who: &str) -> Option<i64> {
         let state = self.state.lock().unwrap();
         let is_promised =
-            |sample: &&Sample| sample.position <= promise.position || sample.time <= promise.as_of;
+            |sample: &&Sample| sample.position <= promise.position || sample.time < promise.as_of;
         state.samples.iter().rev().find(is_promised).and_then(|sample| sample.last.get(who).copied())
     }
 

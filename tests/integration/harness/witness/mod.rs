@@ -32,6 +32,8 @@ pub struct Losses(Arc<RwLock<Lost>>);
 struct Lost {
     /// By Redis, all or some of what they hold.
     slots: Vec<RangeInclusive<u16>>,
+    /// When they had lost it, by the database's clock.
+    since: Option<String>,
     /// By the stream, changes.
     in_a_gap: bool,
     /// For want of room, keys.
@@ -50,6 +52,11 @@ impl Losses {
     fn cover(&self, key: &str) -> bool {
         let slot = slot_of(key);
         self.0.read().unwrap().slots.iter().any(|slots| slots.contains(&slot))
+    }
+
+    /// Whether a lease need not be true for this key: one that is of before the loss is renewed no more.
+    fn cover_lease(&self, key: &str, as_of: &str) -> bool {
+        self.cover(key) && self.0.read().unwrap().since.as_deref().is_none_or(|since| as_of < since)
     }
 
     /// Whether nobody need be told of a change of this user.
@@ -150,6 +157,12 @@ impl Witness {
         self.losses.note(|lost| lost.slots.extend(slots));
     }
 
+    /// What was to be lost is lost: leases from now on have to be true.
+    pub async fn redis_has_lost(&self, world: &World) {
+        let now = world.postgres.value("SELECT iso(clock_timestamp())").await;
+        self.losses.note(|lost| lost.since = now);
+    }
+
     /// The stream does not carry every change, now or in what follows.
     pub fn stream_has_a_gap(&self) {
         self.losses.note(|lost| lost.in_a_gap = true);
@@ -174,6 +187,11 @@ impl Witness {
                 served.filter(|(_, server)| *server == node).map(|(range, _)| range).collect()
             }
         }
+    }
+
+    /// Waits until a lease says that Redis holds what is committed now.
+    pub async fn is_leased(&self) {
+        self.watch.is_leased().await;
     }
 
     /// Waits until every node that runs is listened to: what it publishes from now on is heard.

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use super::lease::{self, Promise, Samples};
 use super::{History, Losses, Verdict};
 use crate::harness::resp::{Reply, Resp, slot_of};
-use crate::harness::{Postgres, Store, eventually_ok};
+use crate::harness::{Postgres, Store, eventually, eventually_ok};
 
 /// Between two looks of one reader.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -47,7 +47,6 @@ struct Behind {
     field: usize,
     value: String,
     promise: Promise,
-    lost: bool,
 }
 
 /// What is known of the lease.
@@ -151,6 +150,16 @@ impl Watch {
         self.shared.samples.go_to(other.door("postgres", "postgres"));
     }
 
+    /// Waits until a lease says that Redis holds what is committed now.
+    pub async fn is_leased(&self) {
+        let begun = self.shared.samples.time();
+        let says = |promise: &Promise| promise.as_of > begun;
+        eventually("a lease says that redis is fresh", async || {
+            self.shared.lease.lock().unwrap().promise.as_ref().is_some_and(says).then_some(())
+        })
+        .await;
+    }
+
     /// Waits until a lease that is written now cannot promise less than what is committed now, and be taken for true.
     pub async fn sample(&self) {
         self.shared.samples.take().await;
@@ -166,7 +175,7 @@ impl Watch {
     fn judge_leases(&self, behind: Vec<Behind>, history: &History, verdict: &mut Verdict) {
         verdict.leased = behind.len() as u64;
         verdict.wrong_values.append(&mut self.shared.lease.lock().unwrap().stale);
-        for Behind { place, field, value, promise, lost } in behind {
+        for Behind { place, field, value, promise } in behind {
             let Place { who, key, fields } = &self.shared.places[place];
             let Some(note) = self.shared.samples.promised(&promise, who) else { continue };
             let promised = history.at(who, note);
@@ -174,7 +183,7 @@ impl Watch {
                 continue;
             }
             let name = fields.get(field).copied().unwrap_or_default();
-            match lost {
+            match self.shared.losses.cover_lease(key, &promise.as_of) {
                 true => verdict.older_by_loss += 1,
                 false => verdict.wrong_values.push(format!(
                     "{key} {name} is older than change {promised} of the user, which a lease as of {} promised",
@@ -275,8 +284,7 @@ impl Shared {
             if let Some(promise) = news {
                 sight.promised.insert(*place, promise.clone());
                 for (field, value) in values.iter().enumerate() {
-                    let behind =
-                        |value| Behind { place: *place, field, value, promise: promise.clone(), lost };
+                    let behind = |value| Behind { place: *place, field, value, promise: promise.clone() };
                     sight.behind.extend(value.clone().map(behind));
                 }
             }
