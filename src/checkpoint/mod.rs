@@ -1,11 +1,13 @@
 //! How far Redis is, and so how far PostgreSQL may forget.
 //!
 //! The tracker turns applied flights into the position that Redis holds, the margin that into the one that may be
-//! acknowledged (no IO).
+//! acknowledged (no IO). A landmark tells whether the stream goes on with the history that Redis holds.
 
+pub mod landmark;
 pub mod margin;
 pub mod tracker;
 
+pub use landmark::{Counted, Landmark, Landmarks, Proof};
 pub use margin::Margin;
 pub use tracker::Tracker;
 
@@ -22,4 +24,13 @@ pub struct Checkpoint {
     pub timeline: u32,
     /// End of the last commit, or idle position, up to which all is applied.
     pub applied: Lsn,
+    /// The last transaction before it, where one is known.
+    pub landmark: Option<Landmark>,
+}
+
+impl Checkpoint {
+    /// The last transaction that it counts, where one is known.
+    pub fn counted(&self) -> Option<Counted> {
+        self.landmark.map(|landmark| Counted { landmark, until: self.applied })
+    }
 }

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use super::Pipeline;
-use crate::checkpoint::Checkpoint;
-use crate::error::Fault;
+use crate::checkpoint::{Checkpoint, Counted};
+use crate::error::{Error, Fault};
 use crate::lsn::{Lsn, Position};
 
 /// What a session begins with, as the comparison of both sides told.
@@ -14,6 +14,8 @@ pub struct Outset {
     pub held: Lsn,
     /// Some node held everything before it, once.
     pub reached: Lsn,
+    /// The last transaction that Redis holds, where the stream has to bring it if it brings what is before.
+    pub counted: Option<Counted>,
     /// Whether another history of the database begins, in which positions mean something else.
     pub anew: bool,
     /// How what was lost comes back; `None`: nothing is known to be lost, or a running load goes on.
@@ -55,12 +57,28 @@ pub(super) struct Known {
     refused_before: Position,
     /// Since when what was lost is coming back.
     healing: Option<(Cure, Instant)>,
+    /// What a stream contradicted.
+    contradicted: Option<Counted>,
 }
 
 impl Known {
     /// Every node holds everything before it.
     pub(super) fn held(&self) -> Lsn {
         self.outset.held
+    }
+
+    /// The last transaction that Redis holds, where the stream has to bring it.
+    pub(super) fn counted(&self) -> Option<Counted> {
+        self.outset.counted
+    }
+
+    /// The stream contradicts what Redis holds.
+    pub(super) fn contradict(&mut self) -> Error {
+        self.contradicted = self.outset.counted;
+        Error::transient(
+            "the database is not the one that redis holds: an older state of it was restored",
+            "",
+        )
     }
 
     /// Notes an event that leaves.
@@ -99,13 +117,6 @@ impl Known {
 }
 
 impl Pipeline {
-    /// Up to where this process had every node hold everything, in this history of this server.
-    pub fn reached(&self, system_id: &str, timeline: u32) -> Option<Lsn> {
-        let stored = self.known.stored.as_ref();
-        let stored = stored.filter(|stored| stored.system_id == system_id && stored.timeline == timeline);
-        stored.map(|stored| stored.applied)
-    }
-
     /// A session begins.
     pub fn set_out(&mut self, outset: Outset) {
         if outset.anew {
@@ -132,6 +143,19 @@ impl Pipeline {
         if self.known.stored.as_ref().is_none_or(is_further) {
             self.known.stored = Some(checkpoint.clone());
         }
+    }
+
+    /// Up to where this process had every node hold everything, in this history of this server.
+    pub fn reached(&self, system_id: &str, timeline: u32) -> Option<Lsn> {
+        let stored = self.known.stored.as_ref();
+        let stored = stored.filter(|stored| stored.system_id == system_id && stored.timeline == timeline);
+        stored.map(|stored| stored.applied)
+    }
+
+    /// Whether a stream was of another history than a Redis that holds this. Another instance may have drawn the
+    /// conclusion since: then Redis holds something else.
+    pub fn was_contradicted(&self, counted: Option<Counted>) -> bool {
+        counted.is_some() && self.known.contradicted == counted
     }
 
     /// Everything before `applied` is in Redis.

@@ -47,7 +47,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use crate::balance::{Mapping, Refusal, User};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Landmark};
 use crate::config;
 use crate::error::{Error, Result};
 use crate::health::Health;
@@ -73,9 +73,9 @@ pub struct Identity {
 }
 
 impl Identity {
-    fn checkpoint(&self, applied: Lsn) -> Checkpoint {
-        let Identity { slot, system_id, timeline } = self;
-        Checkpoint { slot: slot.clone(), system_id: system_id.clone(), timeline: *timeline, applied }
+    fn checkpoint(&self, applied: Lsn, landmark: Option<Landmark>) -> Checkpoint {
+        let Identity { slot, system_id, timeline } = self.clone();
+        Checkpoint { slot, system_id, timeline, applied, landmark }
     }
 }
 

@@ -18,12 +18,12 @@ use super::lease::Lease;
 use super::queue::{Departure, Queue};
 use super::{Identity, Pipeline, asked};
 use crate::balance::Output;
-use crate::checkpoint::{Checkpoint, Margin, Tracker};
+use crate::checkpoint::{Checkpoint, Landmark, Landmarks, Margin, Proof, Tracker};
 use crate::error::{Error, Result};
 use crate::lsn::{Lsn, Position, Xid64};
 use crate::pgoutput::Message;
 use crate::sink::{Sink, SinkState};
-use crate::txn::{Assembler, Transaction, Window};
+use crate::txn::{Assembler, CommitInfo, Transaction, Window};
 use crate::wire::{Frame, Stream};
 
 /// Shortest time between two checkpoints; a crash replays this much and the margin, which the fences skip.
@@ -56,6 +56,9 @@ pub struct Session<'p> {
     stream: Stream,
     assembler: Assembler,
     tracker: Tracker,
+    landmarks: Landmarks,
+    /// What the stream has to bring; `None`: nobody knows.
+    proof: Option<Proof>,
     margin: Margin,
     /// When the session began: what the margin counts from.
     began: Instant,
@@ -93,11 +96,14 @@ impl<'p> Session<'p> {
         pipeline.present = Position::default();
         pipeline.acknowledged = from;
         pipeline.lane.sink().into_iter().for_each(Sink::begin_term);
+        let counted = pipeline.known.counted();
         let limits = &pipeline.limits;
         let window = Window { rows: limits.window_rows, bytes: limits.window_bytes };
         Session {
             assembler: Assembler::new(window, xid, &asked::prefix(&identity.slot)),
             tracker: Tracker::new(from),
+            landmarks: Landmarks::new(counted.map(|counted| counted.landmark)),
+            proof: counted.map(|counted| Proof::new(counted, from)),
             margin: Margin::new(from, pipeline.margin.0, pipeline.margin.1),
             began: Instant::now(),
             queue: Queue::default(),
@@ -182,12 +188,16 @@ impl<'p> Session<'p> {
                 self.pipeline.metrics.stream.received_bytes.inc_by(payload.len() as u64);
                 let message = Message::decode(payload)?;
                 if let Some(window) = self.assembler.push(message)? {
-                    self.take_window(&window);
+                    self.take_window(&window)?;
                 }
             }
             Frame::Keepalive { wal_end, reply_requested } => {
                 self.server_end = self.server_end.max(wal_end);
-                self.tracker.keepalive(wal_end, self.assembler.is_idle());
+                let is_idle = self.assembler.is_idle();
+                if is_idle && self.proof.is_some_and(|proof| !proof.passes(wal_end)) {
+                    return Err(self.pipeline.known.contradict());
+                }
+                self.tracker.keepalive(wal_end, is_idle);
                 if reply_requested {
                     self.queue_status(false);
                 }
@@ -197,7 +207,12 @@ impl<'p> Session<'p> {
         Ok(())
     }
 
-    fn take_window(&mut self, window: &Transaction) {
+    fn take_window(&mut self, window: &Transaction) -> Result<()> {
+        let landmark = landmark(&window.commit);
+        if self.proof.as_mut().is_some_and(|proof| !proof.meets(landmark)) {
+            return Err(self.pipeline.known.contradict());
+        }
+        window.end_lsn.into_iter().for_each(|end| self.landmarks.received(end, landmark));
         let sequence = self.tracker.received(window.end_lsn);
         self.pipeline.health.note_commit(window.commit.time.0);
         // What every node holds already is there, and was asked before: it may be done. Fences would skip it too, but
@@ -223,6 +238,7 @@ impl<'p> Session<'p> {
         if window.end_lsn.is_some() {
             self.pipeline.metrics.stream.transactions.inc();
         }
+        Ok(())
     }
 
     /// Sends the next flight when the lane is idle: an errand whose time has come, or what waits in the queue.
@@ -263,7 +279,7 @@ impl<'p> Session<'p> {
     }
 
     /// A checkpoint at what is applied, when the last one is old enough.
-    fn due_checkpoint(&self) -> Option<Checkpoint> {
+    fn due_checkpoint(&mut self) -> Option<Checkpoint> {
         let checkpoint = self.checkpoint();
         if self.pipeline.quarantine.holds_back(checkpoint.applied) {
             return None;
@@ -276,8 +292,12 @@ impl<'p> Session<'p> {
     }
 
     /// Never behind what every node held before the session: that is sent again, and still there.
-    fn checkpoint(&self) -> Checkpoint {
-        self.identity.checkpoint(self.tracker.applied_lsn().max(self.pipeline.known.held()))
+    fn checkpoint(&mut self) -> Checkpoint {
+        let (applied, held) = (self.tracker.applied_lsn(), self.pipeline.known.held());
+        let landmark = self.landmarks.applied(applied);
+        // One from the middle of what is sent again is not the last before what is held.
+        let landmark = landmark.filter(|_| applied >= held || self.pipeline.known.counted().is_some());
+        self.identity.checkpoint(applied.max(held), landmark)
     }
 
     async fn land(&mut self, landed: Landed) {
@@ -327,6 +347,12 @@ impl<'p> Session<'p> {
         let now = &*self.pipeline.redis.borrow();
         matches!(now, SinkState::Connected { generation } if *generation != self.generation)
     }
+}
+
+fn landmark(commit: &CommitInfo) -> Landmark {
+    // The lower half is what the server calls it.
+    let xid = u32::try_from(commit.xid.0 & u64::from(u32::MAX)).unwrap_or_default();
+    Landmark { commit_lsn: commit.commit_lsn, xid, time: commit.time.0 }
 }
 
 /// Reads the next frame, or only sends status updates while enough waits. Cancel-safe.

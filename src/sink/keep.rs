@@ -215,6 +215,7 @@ impl Sink {
 
 fn checkpoint(stored: StoredCheckpoint) -> Option<Checkpoint> {
     let applied: Lsn = stored.applied.parse().ok()?;
-    let StoredCheckpoint { slot, system_id, timeline, .. } = stored;
-    Some(Checkpoint { slot, system_id, timeline, applied })
+    let StoredCheckpoint { slot, system_id, timeline, last, .. } = stored;
+    let landmark = last.and_then(|last| last.read());
+    Some(Checkpoint { slot, system_id, timeline, applied, landmark })
 }

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::reply::{Reply, info_field};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Landmark};
 
 /// Which process, and which history of replication, a node's data set belongs to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -45,6 +45,9 @@ pub(super) struct StoredCheckpoint {
     /// The key of the epoch lies on one node of a cluster, which may forget it.
     #[serde(default)]
     pub(super) epoch: Option<u32>,
+    /// The last transaction that it counts.
+    #[serde(default)]
+    pub(super) last: Option<StoredLandmark>,
     /// Flights of rows read beside the stream that were written before it, to whatever node.
     #[serde(default)]
     pub(super) rows: u64,
@@ -52,6 +55,26 @@ pub(super) struct StoredCheckpoint {
     run: String,
     #[serde(default)]
     history: String,
+}
+
+/// A landmark as a node keeps it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct StoredLandmark {
+    commit_lsn: String,
+    xid: u32,
+    time: i64,
+}
+
+impl StoredLandmark {
+    fn of(landmark: Landmark) -> StoredLandmark {
+        let Landmark { commit_lsn, xid, time } = landmark;
+        StoredLandmark { commit_lsn: commit_lsn.to_string(), xid, time }
+    }
+
+    /// `None` where it is none.
+    pub(super) fn read(&self) -> Option<Landmark> {
+        Some(Landmark { commit_lsn: self.commit_lsn.parse().ok()?, xid: self.xid, time: self.time })
+    }
 }
 
 impl StoredCheckpoint {
@@ -62,7 +85,7 @@ impl StoredCheckpoint {
         epoch: Option<u32>,
         rows: u64,
     ) -> StoredCheckpoint {
-        let Checkpoint { slot, system_id, timeline, applied } = checkpoint.clone();
+        let Checkpoint { slot, system_id, timeline, applied, landmark } = checkpoint.clone();
         let (run, history) = (String::new(), String::new());
         StoredCheckpoint {
             slot,
@@ -71,6 +94,7 @@ impl StoredCheckpoint {
             applied: applied.to_string(),
             node,
             epoch,
+            last: landmark.map(StoredLandmark::of),
             rows,
             run,
             history,

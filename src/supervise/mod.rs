@@ -26,9 +26,9 @@ use crate::error::{Error, Result};
 use crate::health::StreamState;
 use crate::lsn::{Lsn, Xid64};
 use crate::pipeline::session::{Session, Signals};
-use crate::pipeline::{Identity, Pipeline};
+use crate::pipeline::{Identity, Outset, Pipeline};
 use crate::resync::cursor::{self, Reached};
-use crate::sink::{Fencing, Flight, LoadMark, NodeRecord};
+use crate::sink::{Fencing, Flight, LoadMark, NodeRecord, Records};
 use crate::wire::{self, Stream, Tripwire};
 use budget::Budget;
 use published::Carried;
@@ -234,22 +234,9 @@ impl Supervisor {
             return Err(Error::transient("another instance went on while this one compared", ""));
         }
         pipeline.note_compared();
-        pipeline.remember_asked(records.asked.as_deref(), records.resync);
+        pipeline.remember_asked(records.asked.as_deref(), records.resync.clone());
         pipeline.remember_quarantine(records.quarantine.as_deref(), server.wal_end);
-        let reached = pipeline.reached(&server.system_id, server.timeline);
-        let redis = RedisSide {
-            node_epoch: records.nodes.iter().filter_map(|node| node.epoch).max(),
-            reached: reached.max(start::furthest(server, &records.nodes)),
-            checkpoints: records.nodes.into_iter().map(|n| n.checkpoint.filter(|_| n.proves)).collect(),
-            // Beside a mark of progress it may be that of a load before, or of an instance that was frozen since.
-            loaded: records.loaded.is_some() && records.load.is_none(),
-            published: records
-                .loaded
-                .as_ref()
-                .or(records.load.as_ref())
-                .and_then(|mark| cursor::recorded(mark)),
-            epoch: records.epoch,
-        };
+        let redis = redis_side(pipeline, server, &records);
         let Start { epoch, fork, load: reason, outset } =
             start::decide(server, &redis, self.trust_redis && !self.has_streamed);
         let sink = pipeline.sink().await?;
@@ -271,7 +258,7 @@ impl Supervisor {
             abandon(load).await;
         }
         if !redis.forgot_nothing() || reason.is_some_and(|reason| reason != LoadReason::NeverLoaded) {
-            self.first_checkpoint(pipeline, server, outset.held).await?;
+            self.first_checkpoint(pipeline, server, &outset).await?;
             let sink = pipeline.sink().await?;
             // Redis is out of memory. The stream must not wait for it: it brings what is stale by now.
             if !sink.has_stored() && sink.unkept().is_none() {
@@ -329,12 +316,18 @@ impl Supervisor {
 
     /// Every node remembers where the stream began: without it, an idle database's next start would look like
     /// a node that forgot.
-    async fn first_checkpoint(&self, pipeline: &mut Pipeline, server: &ServerSide, held: Lsn) -> Result<()> {
+    async fn first_checkpoint(
+        &self,
+        pipeline: &mut Pipeline,
+        server: &ServerSide,
+        outset: &Outset,
+    ) -> Result<()> {
         let checkpoint = Checkpoint {
             slot: self.config.postgres.slot.clone(),
             system_id: server.system_id.clone(),
             timeline: server.timeline,
-            applied: held,
+            applied: outset.held,
+            landmark: outset.counted.map(|counted| counted.landmark),
         };
         let sink = pipeline.sink().await?;
         let (plans, checkpoint) = (Vec::new(), Some(checkpoint));
@@ -343,6 +336,25 @@ impl Supervisor {
             true => Ok(()),
             false => Err(Error::transient("a redis node was connected again while it was compared", "")),
         }
+    }
+}
+
+/// What the nodes say, and what this process knows beside it.
+fn redis_side(pipeline: &Pipeline, server: &ServerSide, records: &Records) -> RedisSide {
+    let furthest = start::furthest(server, &records.nodes);
+    let counted = furthest.and_then(Checkpoint::counted);
+    let proven = |node: &NodeRecord| node.checkpoint.clone().filter(|_| node.proves);
+    let mark = records.loaded.as_ref().or(records.load.as_ref());
+    RedisSide {
+        node_epoch: records.nodes.iter().filter_map(|node| node.epoch).max(),
+        reached: pipeline.reached(&server.system_id, server.timeline).max(furthest.map(|c| c.applied)),
+        counted,
+        is_contradicted: pipeline.was_contradicted(counted),
+        checkpoints: records.nodes.iter().map(proven).collect(),
+        // Beside a mark of progress it may be that of a load before, or of an instance that was frozen since.
+        loaded: records.loaded.is_some() && records.load.is_none(),
+        published: mark.and_then(|mark| cursor::recorded(mark)),
+        epoch: records.epoch,
     }
 }
 

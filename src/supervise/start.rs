@@ -13,7 +13,7 @@
 //! new one: raising it twice would give what is before the fork an epoch that it never had. Where it is raised for
 //! another reason it is raised by two: nothing says then that what is before the fork is what Redis holds.
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Counted};
 use crate::lsn::Lsn;
 use crate::pipeline::{Cure, Outset};
 use crate::sink::{FIRST_EPOCH, NodeRecord};
@@ -44,6 +44,10 @@ pub struct RedisSide {
     /// The furthest position up to which all nodes held everything once, in this history, as any node or this process
     /// knows it.
     pub reached: Option<Lsn>,
+    /// The last transaction that the furthest of the nodes' checkpoints counts.
+    pub counted: Option<Counted>,
+    /// Whether the stream was found to be of another history than that one.
+    pub is_contradicted: bool,
     /// Whether the marker of a finished load for this slot is there.
     pub loaded: bool,
     /// The mark of the publication under which the users were loaded, where it is known.
@@ -112,16 +116,16 @@ impl LoadReason {
 }
 
 /// The furthest checkpoint of this history that any node has, whatever it proves of the node.
-pub fn furthest(server: &ServerSide, nodes: &[NodeRecord]) -> Option<Lsn> {
+pub fn furthest<'n>(server: &ServerSide, nodes: &'n [NodeRecord]) -> Option<&'n Checkpoint> {
     let checkpoints = nodes.iter().filter_map(|node| node.checkpoint.as_ref());
     let of_this = checkpoints.filter(|c| c.system_id == server.system_id && c.timeline == server.timeline);
-    of_this.map(|c| c.applied).max()
+    of_this.max_by_key(|c| c.applied)
 }
 
 /// Whether the nodes are ahead of the server's WAL only because somebody has written there since it was asked: an
 /// instance that is frozen in between loses the slot, and would take the other's progress for a restored server.
 pub fn is_overtaken(server: &ServerSide, before: &[NodeRecord], now: &[NodeRecord]) -> bool {
-    let is_ahead = |nodes| furthest(server, nodes) > Some(server.wal_end);
+    let is_ahead = |nodes| furthest(server, nodes).is_some_and(|furthest| furthest.applied > server.wal_end);
     is_ahead(now) && !is_ahead(before)
 }
 
@@ -136,15 +140,18 @@ pub fn decide(server: &ServerSide, redis: &RedisSide, trust_redis: bool) -> Star
     let is_here = |c: &Checkpoint| {
         c.system_id == server.system_id && c.timeline == server.timeline && c.applied <= server.wal_end
     };
-    let same_history = known.iter().all(|c| is_here(c));
+    let same_history = known.iter().all(|c| is_here(c)) && !redis.is_contradicted;
     let fork = server.fork.filter(|fork| server.confirmed_flush < fork.at);
     let is_parents = |c: &Checkpoint| {
         c.system_id == server.system_id && fork.is_some_and(|fork| fork.parent == c.timeline)
     };
     // What Redis holds begins as the new history does.
-    let forked = fork.filter(|_| !same_history && known.iter().all(|c| is_here(c) || is_parents(c)));
+    let forked = fork.filter(|_| {
+        !same_history && !redis.is_contradicted && known.iter().all(|c| is_here(c) || is_parents(c))
+    });
     let republished = redis.published.as_ref().is_some_and(|published| *published != server.published);
     let applied = known.iter().map(|c| c.applied).min();
+    // Of one that was written to for a while the WAL is as long again, and the stream tells.
     let anew = !same_history || redis.reached > Some(server.wal_end);
     let reached = redis.reached.filter(|_| !anew);
     let reached = reached.max(known.iter().map(|c| c.applied).max()).unwrap_or_default();
@@ -190,13 +197,16 @@ pub fn decide(server: &ServerSide, redis: &RedisSide, trust_redis: bool) -> Star
         Some(_) => Some(Cure::Load),
     };
     let reached = if anew && forked.is_none() { Lsn::ZERO } else { common(reached) };
+    // A changed publication may change what is sent again, and behind a gap nobody knows what was last.
+    let counted = redis.counted.filter(|_| !anew && !republished && reached >= server.confirmed_flush);
     let fork = fork.map(|fork| fork.at).unwrap_or_default();
-    Start { epoch, fork, load, outset: Outset { held, reached, anew, cure } }
+    Start { epoch, fork, load, outset: Outset { held, reached, counted, anew, cure } }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::Landmark;
     use crate::sink::slots::Address;
 
     fn server(confirmed_flush: u64) -> ServerSide {
@@ -216,6 +226,7 @@ mod tests {
             system_id: "7".into(),
             timeline: 1,
             applied: Lsn(applied),
+            landmark: None,
         })
     }
 
@@ -223,6 +234,8 @@ mod tests {
         RedisSide {
             checkpoints,
             reached: None,
+            counted: None,
+            is_contradicted: false,
             loaded,
             published: None,
             epoch: loaded.then_some(3),
@@ -259,7 +272,13 @@ mod tests {
     #[test]
     fn a_node_that_lost_no_more_than_the_slot_has_gets_it_again() {
         let start = decide(&server(100), &redis(vec![at(130), at(110)], true), false);
-        let outset = Outset { held: Lsn(110), reached: Lsn(130), anew: false, cure: Some(Cure::Replay) };
+        let outset = Outset {
+            held: Lsn(110),
+            reached: Lsn(130),
+            counted: None,
+            anew: false,
+            cure: Some(Cure::Replay),
+        };
         assert_eq!(start, Start { epoch: 3, fork: Lsn::ZERO, load: None, outset });
         let mut alone = redis(vec![at(110)], true);
         alone.reached = Some(Lsn(130));
@@ -285,6 +304,31 @@ mod tests {
             decide(&server(100), &redis, false).load
         };
         assert_eq!([under("5/6"), under("5/7")], [None, Some(LoadReason::Republished)]);
+    }
+
+    fn counting() -> RedisSide {
+        let landmark = Landmark { commit_lsn: Lsn(110), xid: 7, time: 9 };
+        let counted = Some(Counted { landmark, until: Lsn(120) });
+        RedisSide { reached: Some(Lsn(120)), counted, ..redis(vec![at(120)], true) }
+    }
+
+    #[test]
+    fn a_stream_that_contradicts_the_checkpoints_begins_another_history() {
+        let start = decide(&server(100), &counting(), false);
+        assert_eq!((start.epoch, start.load, start.outset.counted), (3, None, counting().counted));
+        let contradicted = RedisSide { is_contradicted: true, ..counting() };
+        let start = decide(&server(100), &contradicted, false);
+        assert_eq!((start.epoch, start.load), (4, Some(LoadReason::OtherHistory)));
+        assert_eq!((start.outset.anew, start.outset.reached, start.outset.counted), (true, Lsn::ZERO, None));
+        let start = decide(&ServerSide { timeline: 1, ..promoted(100) }, &contradicted, false);
+        assert_eq!(start.epoch, 5, "nothing says that what is before the fork is what redis holds");
+    }
+
+    #[test]
+    fn of_what_a_stream_need_not_bring_nothing_is_asked() {
+        let republished = RedisSide { published: Some("5/7".into()), ..counting() };
+        assert_eq!(decide(&server(100), &republished, false).outset.counted, None);
+        assert_eq!(decide(&server(121), &counting(), false).outset.counted, None, "a gap");
     }
 
     #[test]
@@ -327,6 +371,8 @@ mod tests {
                 &RedisSide {
                     checkpoints: nodes,
                     reached: None,
+                    counted: None,
+                    is_contradicted: false,
                     loaded: false,
                     published: None,
                     epoch,
@@ -372,7 +418,8 @@ mod tests {
     #[test]
     fn what_is_before_a_promotion_keeps_its_epoch_and_all_users_are_loaded() {
         let start = decide(&promoted(100), &redis(vec![at(130), at(120)], true), false);
-        let outset = Outset { held: Lsn(120), reached: Lsn(125), anew: true, cure: Some(Cure::Load) };
+        let outset =
+            Outset { held: Lsn(120), reached: Lsn(125), counted: None, anew: true, cure: Some(Cure::Load) };
         assert_eq!(start, Start { epoch: 4, fork: Lsn(125), load: Some(LoadReason::OtherHistory), outset });
         let ahead = decide(&promoted(100), &redis(vec![at(130)], true), false);
         assert_eq!(ahead.outset.held, Lsn(125), "what is behind the fork is of the other history");

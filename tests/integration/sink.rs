@@ -123,6 +123,7 @@ fn checkpoint(applied: u64) -> Checkpoint {
         system_id: "7000000000000000000".to_owned(),
         timeline: 1,
         applied: Lsn(applied),
+        landmark: None,
     }
 }
 

@@ -7,7 +7,9 @@ use crate::harness::{Lockstep, Mode, On, Postgres, Setup, World, eventually};
 on_both!(
     a_promoted_standby_without_the_slot_is_followed,
     a_promoted_standby_with_the_slot_publishes_nothing_again,
-    a_restored_older_state_is_followed
+    a_restored_older_state_is_followed,
+    a_restored_older_state_that_was_written_to_since_is_followed,
+    a_restored_older_state_whose_wal_others_filled_is_followed
 );
 
 const USERS: u32 = 30;
@@ -128,4 +130,58 @@ async fn a_restored_older_state_is_followed(on: On) {
     world.eventually_equal().await;
     assert!(!world.store.exists("user_balance:live:100").await, "nobody has it any more");
     assert!(epoch(&world).await > before);
+}
+
+/// The same, but the program comes back late: by then the restored server has as much WAL as the checkpoints say, and other
+/// transactions in it.
+async fn a_restored_older_state_that_was_written_to_since_is_followed(on: On) {
+    a_restored_older_state_is_found_late(on, async |world| world.credit(9, "1").await.truncate(0)).await;
+}
+
+/// The same, but none of these transactions is of a followed table: the stream has nothing to say.
+async fn a_restored_older_state_whose_wal_others_filled_is_followed(on: On) {
+    a_restored_older_state_is_found_late(on, async |world| {
+        world.sql("CREATE TABLE IF NOT EXISTS others (n int); INSERT INTO others VALUES (1)").await;
+    })
+    .await;
+}
+
+async fn a_restored_older_state_is_found_late(on: On, writes: impl AsyncFn(&World)) {
+    let world = World::running(on).await;
+    insert_users(&world).await;
+    world.caught_up().await;
+    world.postgres.stop(Mode::Fast).await;
+    world.postgres.keep_files();
+    world.postgres.start_again().await;
+    world.lockstep.wait_ready().await;
+    world.credit(7, "1").await;
+    world.user("live", 100, "5").await;
+    world.caught_up().await;
+    assert_eq!(world.lockstep.sigterm().await.code(), Some(0));
+    assert!(world.store.exists("user_balance:live:100").await);
+    let end = world.postgres.value("SELECT pg_current_wal_lsn()").await.expect("an LSN");
+    let before = epoch(&world).await;
+    world.postgres.stop(Mode::Fast).await;
+    world.postgres.restore_files();
+    world.postgres.start_again().await;
+    let passed = format!("SELECT pg_current_wal_lsn() > '{end}'");
+    writes(&world).await;
+    while world.postgres.value(&passed).await.as_deref() != Some("t") {
+        writes(&world).await;
+    }
+    world.lockstep.run().await;
+    let noticed = async || world.lockstep.log().contains("an older state of it was restored").then_some(());
+    eventually("it is noticed", noticed).await;
+    the_other_history_is_loaded(&world).await;
+    world.eventually_equal().await;
+    assert!(!world.store.exists("user_balance:live:100").await, "nobody has it any more");
+    let raised = epoch(&world).await;
+    assert!(raised > before);
+    // It is noticed once.
+    assert_eq!(world.lockstep.sigterm().await.code(), Some(0));
+    world.lockstep.run().await;
+    world.credit(7, "1").await;
+    world.caught_up().await;
+    world.eventually_equal().await;
+    assert_eq!(epoch(&world).await, raised);
 }
