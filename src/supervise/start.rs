@@ -198,7 +198,7 @@ pub fn decide(server: &ServerSide, redis: &RedisSide, trust_redis: bool) -> Star
     };
     let reached = if anew && forked.is_none() { Lsn::ZERO } else { common(reached) };
     // A changed publication may change what is sent again, and behind a gap nobody knows what was last.
-    let counted = redis.counted.filter(|_| !anew && !republished && reached >= server.confirmed_flush);
+    let counted = redis.counted.filter(|c| !anew && !republished && c.until >= server.confirmed_flush);
     let fork = fork.map(|fork| fork.at).unwrap_or_default();
     Start { epoch, fork, load, outset: Outset { held, reached, counted, anew, cure } }
 }
@@ -329,6 +329,8 @@ mod tests {
         let republished = RedisSide { published: Some("5/7".into()), ..counting() };
         assert_eq!(decide(&server(100), &republished, false).outset.counted, None);
         assert_eq!(decide(&server(121), &counting(), false).outset.counted, None, "a gap");
+        let forgot = RedisSide { reached: Some(Lsn(150)), ..counting() };
+        assert_eq!(decide(&server(121), &forgot, false).outset.counted, None, "one that only the nodes have");
     }
 
     #[test]
