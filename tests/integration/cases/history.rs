@@ -109,8 +109,8 @@ async fn a_promoted_standby_with_the_slot_publishes_nothing_again(on: On) {
     assert_eq!([of("live:9"), of("live:8")], [6, 4], "the row and its credits, on two channels");
 }
 
-/// A volume is put back as it was: the same server and timeline, less WAL.
-async fn a_restored_older_state_is_followed(on: On) {
+/// A world whose database was copied, and has changed since.
+async fn moved_on_from_a_copy(on: On) -> World {
     let world = World::running(on).await;
     insert_users(&world).await;
     world.caught_up().await;
@@ -121,11 +121,21 @@ async fn a_restored_older_state_is_followed(on: On) {
     world.credit(7, "1").await;
     world.user("live", 100, "5").await;
     world.caught_up().await;
-    assert!(world.store.exists("user_balance:live:100").await);
-    let before = epoch(&world).await;
+    world
+}
+
+async fn the_copy_is_put_back(world: &World) {
     world.postgres.stop(Mode::Fast).await;
     world.postgres.restore_files();
     world.postgres.start_again().await;
+}
+
+/// A volume is put back as it was: the same server and timeline, less WAL.
+async fn a_restored_older_state_is_followed(on: On) {
+    let world = moved_on_from_a_copy(on).await;
+    assert!(world.store.exists("user_balance:live:100").await);
+    let before = epoch(&world).await;
+    the_copy_is_put_back(&world).await;
     the_other_history_is_loaded(&world).await;
     world.eventually_equal().await;
     assert!(!world.store.exists("user_balance:live:100").await, "nobody has it any more");
@@ -147,23 +157,12 @@ async fn a_restored_older_state_whose_wal_others_filled_is_followed(on: On) {
 }
 
 async fn a_restored_older_state_is_found_late(on: On, writes: impl AsyncFn(&World)) {
-    let world = World::running(on).await;
-    insert_users(&world).await;
-    world.caught_up().await;
-    world.postgres.stop(Mode::Fast).await;
-    world.postgres.keep_files();
-    world.postgres.start_again().await;
-    world.lockstep.wait_ready().await;
-    world.credit(7, "1").await;
-    world.user("live", 100, "5").await;
-    world.caught_up().await;
+    let world = moved_on_from_a_copy(on).await;
     assert_eq!(world.lockstep.sigterm().await.code(), Some(0));
     assert!(world.store.exists("user_balance:live:100").await);
     let end = world.postgres.value("SELECT pg_current_wal_lsn()").await.expect("an LSN");
     let before = epoch(&world).await;
-    world.postgres.stop(Mode::Fast).await;
-    world.postgres.restore_files();
-    world.postgres.start_again().await;
+    the_copy_is_put_back(&world).await;
     let passed = format!("SELECT pg_current_wal_lsn() > '{end}'");
     writes(&world).await;
     while world.postgres.value(&passed).await.as_deref() != Some("t") {
