@@ -41,9 +41,10 @@ impl Margin {
         self.held.push_back((now, lsn));
     }
 
-    /// What may be acknowledged at the time `now`; never goes back.
-    pub fn acknowledgeable(&mut self, now: Duration) -> Lsn {
+    /// What may be acknowledged at the time `now`, and never more than `limit`; never goes back.
+    pub fn acknowledgeable(&mut self, now: Duration, limit: Option<Lsn>) -> Lsn {
         while let Some(&(stored, lsn)) = self.held.front()
+            && limit.is_none_or(|limit| lsn <= limit)
             && (now.saturating_sub(stored) >= self.time
                 || self.newest.bytes_since(self.acknowledged) > self.bytes)
         {
@@ -67,9 +68,9 @@ mod tests {
         let mut margin = Margin::new(Lsn(10), s(10), 1000);
         margin.stored(Lsn(20), s(1));
         margin.stored(Lsn(30), s(5));
-        assert_eq!(margin.acknowledgeable(s(10)), Lsn(10));
-        assert_eq!(margin.acknowledgeable(s(11)), Lsn(20));
-        assert_eq!(margin.acknowledgeable(s(15)), Lsn(30), "though nothing was stored since");
+        assert_eq!(margin.acknowledgeable(s(10), None), Lsn(10));
+        assert_eq!(margin.acknowledgeable(s(11), None), Lsn(20));
+        assert_eq!(margin.acknowledgeable(s(15), None), Lsn(30), "though nothing was stored since");
     }
 
     #[test]
@@ -78,16 +79,26 @@ mod tests {
         for lsn in [50, 100, 150] {
             margin.stored(Lsn(lsn), s(0));
         }
-        assert_eq!(margin.acknowledgeable(s(0)), Lsn(50));
+        assert_eq!(margin.acknowledgeable(s(0), None), Lsn(50));
         margin.stored(Lsn(1000), s(0));
-        assert_eq!(margin.acknowledgeable(s(0)), Lsn(1000));
+        assert_eq!(margin.acknowledgeable(s(0), None), Lsn(1000));
+    }
+
+    #[test]
+    fn nothing_past_the_limit_is_acknowledged() {
+        let mut margin = Margin::new(Lsn(0), Duration::ZERO, 100);
+        margin.stored(Lsn(50), s(1));
+        margin.stored(Lsn(500), s(1));
+        assert_eq!(margin.acknowledgeable(s(1), Some(Lsn(499))), Lsn(50), "though it is old and much");
+        assert_eq!(margin.acknowledgeable(s(1), Some(Lsn(20))), Lsn(50));
+        assert_eq!(margin.acknowledgeable(s(1), Some(Lsn(500))), Lsn(500));
     }
 
     #[test]
     fn without_a_margin_the_newest_is_acknowledged_at_once() {
         let mut margin = Margin::new(Lsn(0), Duration::ZERO, u64::MAX);
         margin.stored(Lsn(7), s(3));
-        assert_eq!(margin.acknowledgeable(s(3)), Lsn(7));
+        assert_eq!(margin.acknowledgeable(s(3), None), Lsn(7));
     }
 
     #[test]
@@ -95,10 +106,10 @@ mod tests {
         let mut margin = Margin::new(Lsn(0), s(10), u64::MAX);
         for lsn in 1..=10_000 {
             margin.stored(Lsn(lsn), Duration::from_millis(lsn));
-            let acknowledged = margin.acknowledgeable(Duration::from_millis(lsn));
+            let acknowledged = margin.acknowledgeable(Duration::from_millis(lsn), None);
             assert!(acknowledged.0 + 10_000 <= lsn || acknowledged == Lsn(0));
         }
         assert_eq!(margin.held.len(), REMEMBERED);
-        assert_eq!(margin.acknowledgeable(s(30)), Lsn(10_000));
+        assert_eq!(margin.acknowledgeable(s(30), None), Lsn(10_000));
     }
 }

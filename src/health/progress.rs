@@ -1,5 +1,5 @@
-//! How far Redis is, for whoever waits for a position there, and where the database's WAL ends, for whoever has to
-//! prove that Redis is that far.
+//! How far Redis is, for whoever waits for a position there; where the database's WAL ends, for whoever has to prove
+//! that Redis is that far; and what its snapshots see, for whoever has to keep what they do not.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
-use crate::lsn::Lsn;
+use crate::lsn::{Lsn, Snapshot};
 
 /// Most that may wait at the same time; each holds an HTTP connection.
 pub const MAX_WAITERS: usize = 1024;
@@ -23,6 +23,8 @@ pub struct Progress {
     waiters: AtomicUsize,
     /// The end of WAL that was told last and not used yet.
     wal_end: Mutex<Option<WalEnd>>,
+    /// The snapshot that was told last and not used yet.
+    snapshot: Mutex<Option<Snapshot>>,
     /// Somebody waits for another position, or the end of WAL was told.
     called: Notify,
 }
@@ -108,6 +110,16 @@ impl Progress {
     /// The end of WAL that was told last, once.
     pub fn take_wal_end(&self) -> Option<WalEnd> {
         lock(&self.wal_end).take()
+    }
+
+    /// What the database's snapshots see by now.
+    pub fn tell_snapshot(&self, snapshot: Snapshot) {
+        *lock(&self.snapshot) = Some(snapshot);
+    }
+
+    /// The snapshot that was told last, once.
+    pub fn take_snapshot(&self) -> Option<Snapshot> {
+        lock(&self.snapshot).take()
     }
 
     /// Whether somebody waits for a position past `applied`.

@@ -18,7 +18,7 @@ use super::lease::Lease;
 use super::queue::{Departure, Queue};
 use super::{Identity, Pipeline, asked};
 use crate::balance::Output;
-use crate::checkpoint::{Checkpoint, Landmark, Landmarks, Margin, Proof, Tracker};
+use crate::checkpoint::{Checkpoint, Landmark, Landmarks, Margin, Proof, Tracker, Unseen};
 use crate::error::{Error, Result};
 use crate::lsn::{Lsn, Position, Xid64};
 use crate::pgoutput::Message;
@@ -60,6 +60,7 @@ pub struct Session<'p> {
     /// What the stream has to bring; `None`: nobody knows.
     proof: Option<Proof>,
     margin: Margin,
+    unseen: Unseen,
     /// When the session began: what the margin counts from.
     began: Instant,
     queue: Queue,
@@ -95,6 +96,8 @@ impl<'p> Session<'p> {
         // may be lower: only what this session applies may stand in the fence of a row that was read.
         pipeline.present = Position::default();
         pipeline.acknowledged = from;
+        // Nor does what snapshots of that one saw say anything.
+        pipeline.health.progress().take_snapshot();
         pipeline.lane.sink().into_iter().for_each(Sink::begin_term);
         let counted = pipeline.known.counted();
         let limits = &pipeline.limits;
@@ -105,6 +108,7 @@ impl<'p> Session<'p> {
             landmarks: Landmarks::new(counted.map(|counted| counted.landmark)),
             proof: counted.map(|counted| Proof::new(counted, from)),
             margin: Margin::new(from, pipeline.margin.0, pipeline.margin.1),
+            unseen: Unseen::default(),
             began: Instant::now(),
             queue: Queue::default(),
             server_end: from,
@@ -213,6 +217,9 @@ impl<'p> Session<'p> {
             return Err(self.pipeline.known.contradict());
         }
         window.end_lsn.into_iter().for_each(|end| self.landmarks.received(end, landmark));
+        if window.end_lsn.is_some() {
+            self.unseen.received(window.commit.commit_lsn, window.commit.xid);
+        }
         let sequence = self.tracker.received(window.end_lsn);
         self.pipeline.health.note_commit(window.commit.time.0);
         // What every node holds already is there, and was asked before: it may be done. Fences would skip it too, but

@@ -15,8 +15,8 @@ use crate::lsn::Lsn;
 use crate::metrics::{StreamMetrics, count_gauge};
 use crate::wire::Tripwire;
 
-/// How often the end of WAL is read, for what the stream says of it stands still where the stream is not read; and whether the
-/// publication was changed, of which the stream says nothing.
+/// How often the end of WAL is read, for what the stream says of it stands still where the stream is not read; what snapshots
+/// see; and whether the publication was changed, of which the stream says nothing.
 const END_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How often the slot is looked at, and the publication's tables.
@@ -25,7 +25,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// The clock first: a commit that was answered before it is before the end that is read after it. In microseconds
 /// since 2000, as the stream counts them.
 const END: &str = "SELECT (extract(epoch FROM clock_timestamp() - timestamptz '2000-01-01 00:00:00+00') * 1000000)::bigint, \
-     pg_current_wal_insert_lsn()";
+     pg_current_wal_insert_lsn(), pg_current_snapshot()";
 
 /// Longest time that an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -44,7 +44,7 @@ pub struct Watch {
     pub carried: Carried,
     /// Told of the slot and of missing tables.
     pub metrics: StreamMetrics,
-    /// Told of missing tables.
+    /// Told of missing tables, the end of WAL and snapshots.
     pub health: Arc<Health>,
     /// Told of the end of WAL.
     pub server_end: Arc<AtomicU64>,
@@ -85,6 +85,8 @@ impl Watch {
         let text = |index: usize| rows.first()?.get(index)?.as_deref();
         let clock = text(0).and_then(|text| text.parse().ok());
         let lsn = text(1).and_then(|text| text.parse::<Lsn>().ok());
+        let snapshot = text(2).and_then(|text| text.parse().ok());
+        snapshot.into_iter().for_each(|snapshot| self.health.progress().tell_snapshot(snapshot));
         if published::read_mark(&mut self.tripwire, &self.question).await? != self.carried.mark {
             return self.look_at_publication().await;
         }

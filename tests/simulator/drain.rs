@@ -7,6 +7,7 @@ use lockstep::lsn::Lsn;
 use crate::invariants::text;
 use crate::model::postgres::Op;
 use crate::schedule::Run;
+use crate::setup::Fault;
 use crate::world::World;
 
 /// Rounds after which a run that does not rest has failed.
@@ -28,6 +29,10 @@ pub fn drain(run: &mut Run<'_>) {
         }
     }
     run.world.lock().mend();
+    if run.schedule.setup.has(Fault::StandbyLags) {
+        linger(run);
+    }
+    run.world.lock().postgres.show_commits();
     if !rest(run) {
         return;
     }
@@ -48,6 +53,16 @@ pub fn drain(run: &mut Run<'_>) {
         let world = &mut *run.world.lock();
         world.checks.foreign.clear();
         world.checks.equal(&world.redis, &world.postgres);
+    }
+}
+
+/// Runs for as long as a loss may take to be noticed, while the last commits still wait for a standby.
+fn linger(run: &mut Run<'_>) {
+    let mut lingered = Duration::ZERO;
+    while lingered < LONG_REST && !run.has_failed() {
+        let time = if round(run) { BUSY } else { IDLE };
+        run.instances.iter().flatten().for_each(|instance| instance.advance(time));
+        lingered += time;
     }
 }
 
@@ -116,7 +131,7 @@ fn round(run: &mut Run<'_>) -> bool {
 }
 
 impl World {
-    /// Everything that was broken works again, and every transaction has ended.
+    /// Everything that was broken works again, and every transaction has committed.
     fn mend(&mut self) {
         for node in &mut self.redis.nodes {
             node.up = true;
@@ -124,10 +139,7 @@ impl World {
             node.fails = None;
         }
         let open: Vec<u64> = self.postgres.running.iter().map(|tx| tx.xid).collect();
-        for xid in open {
-            self.commit(xid);
-            self.postgres.make_visible(xid);
-        }
+        open.into_iter().for_each(|xid| self.commit(xid));
     }
 
     fn has_key(&self, key: &str) -> bool {

@@ -40,6 +40,8 @@ const RECONNECT: (Duration, Duration) = (Duration::from_millis(100), Duration::f
 const COMPARE_TIMEOUT: Duration = Duration::from_secs(4);
 /// How often an instance that stands by looks.
 const STANDBY: Duration = Duration::from_millis(200);
+/// How often the leader asks what snapshots see.
+const SNAPSHOT: Duration = Duration::from_millis(500);
 /// The mark of the publication.
 const PUBLISHED: &str = "5/6";
 
@@ -217,7 +219,10 @@ impl Process {
         let stream = Stream::over(memory, &config.postgres);
         let slot = config.postgres.slot.clone();
         let identity = Identity { slot, system_id: "7".to_owned(), timeline: 1 };
-        let signals = Signals { stop, server: Box::pin(std::future::pending()) };
+        let signals = Signals {
+            stop,
+            server: Box::pin(tell_snapshots(self.world.clone(), Arc::clone(pipeline.health()))),
+        };
         Session::new(pipeline, stream, identity, from, xid).run(signals).await
     }
 }
@@ -253,6 +258,15 @@ impl Process {
 
     fn is_held(&self) -> bool {
         self.world.lock().postgres.walsender.is_some()
+    }
+}
+
+/// As `supervise::server`: each is told when the next one is due, for answers take time.
+async fn tell_snapshots(world: Shared, health: Arc<Health>) -> Error {
+    loop {
+        let snapshot = world.lock().snapshot_told();
+        tokio::time::sleep(SNAPSHOT).await;
+        health.progress().tell_snapshot(snapshot);
     }
 }
 

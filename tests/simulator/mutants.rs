@@ -18,6 +18,8 @@ pub enum Mutant {
     RetryOutOfOrder,
     /// Rows of users whom the stream touched meanwhile are written all the same.
     RowsOfTouchedUsersKept,
+    /// PostgreSQL may forget what snapshots do not see yet.
+    UnseenForgotten,
 }
 
 impl Mutant {
@@ -31,7 +33,7 @@ impl Mutant {
             Mutant::LsnTaggedChunks => Some((seen, "local seen = sub(old, 9, 24) < xmax")),
             Mutant::RetryOutOfOrder => Some((waits, "")),
             Mutant::RowsOfTouchedUsersKept => Some((seen, "local seen = true")),
-            Mutant::AckOnReceive | Mutant::CheckpointBeforeData => None,
+            Mutant::AckOnReceive | Mutant::CheckpointBeforeData | Mutant::UnseenForgotten => None,
         }
     }
 
@@ -46,6 +48,7 @@ impl Mutant {
             Mutant::CheckpointBeforeData => {
                 &["acknowledged after redis held it", "every change is published"]
             }
+            Mutant::UnseenForgotten => &["redis equals postgres"],
             Mutant::RetryOutOfOrder => &["published in commit order", "every change is published"],
         }
     }
@@ -105,4 +108,9 @@ fn a_retry_out_of_order_is_caught() {
 #[test]
 fn rows_of_touched_users_that_are_kept_are_caught() {
     is_caught(Mutant::RowsOfTouchedUsersKept);
+}
+
+#[test]
+fn an_acknowledgement_of_what_no_snapshot_sees_is_caught() {
+    is_caught(Mutant::UnseenForgotten);
 }

@@ -31,9 +31,11 @@ pub enum Fault {
     Resync,
     /// An unchanged TOASTed value is not sent.
     Toast,
+    /// Commits wait for a synchronous standby: in WAL and not visible for long.
+    StandbyLags,
 }
 
-const FAULTS: [Fault; 16] = [
+const FAULTS: [Fault; 17] = [
     Fault::Crash,
     Fault::Freeze,
     Fault::Cut,
@@ -50,6 +52,7 @@ const FAULTS: [Fault; 16] = [
     Fault::NotANumber,
     Fault::Resync,
     Fault::Toast,
+    Fault::StandbyLags,
 ];
 
 /// The setting of a run.

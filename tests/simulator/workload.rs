@@ -22,7 +22,7 @@ impl World {
         };
         let (open, in_wal) = (running(false), running(true));
         match random.below(10) {
-            0..=1 if !in_wal.is_empty() => {
+            0..=1 if !in_wal.is_empty() && (!setup.has(Fault::StandbyLags) || random.one_in(8)) => {
                 let Some(xid) = random.pick(&in_wal) else { return };
                 self.say(|| format!("transaction {xid} is visible"));
                 self.postgres.make_visible(xid);

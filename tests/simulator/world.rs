@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use lockstep::error::Error;
+use lockstep::lsn::{Snapshot, Xid64};
 use tokio::sync::oneshot;
 
 use crate::invariants::{Checks, text};
@@ -107,6 +108,15 @@ impl World {
             trace.extend(executed.touched.iter().map(tell));
         }
         self.checks.executed(&executed, &self.redis, &self.postgres);
+    }
+
+    /// What the leader is told that snapshots see.
+    pub fn snapshot_told(&self) -> Snapshot {
+        let last = Xid64(u64::MAX);
+        match self.mutant {
+            Some(Mutant::UnseenForgotten) => Snapshot { xmin: last, xmax: last, running: Vec::new() },
+            _ => self.postgres.snapshot(),
+        }
     }
 
     /// Bytes between the walsender and its client, both ways.

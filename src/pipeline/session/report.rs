@@ -34,7 +34,8 @@ impl Session<'_> {
     }
 
     pub(super) fn queue_status(&mut self, reply_requested: bool) {
-        let flushed = self.margin.acknowledgeable(self.began.elapsed());
+        self.pipeline.health.progress().take_snapshot().into_iter().for_each(|seen| self.unseen.seen(seen));
+        let flushed = self.margin.acknowledgeable(self.began.elapsed(), self.unseen.first());
         self.pipeline.acknowledged = flushed;
         self.stream.queue_status(self.tracker.received_lsn(), flushed, reply_requested);
     }

@@ -1,7 +1,7 @@
 //! Redis loses what it held: the end of it, to a replica that lagged or an older file; or all of it. What the slot still
 //! has is sent again, what it has not is read from the database.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::config_of;
 use crate::harness::subscriber::{BALANCE_UPDATES, USER_UPDATES, lsn};
@@ -19,8 +19,14 @@ pub async fn with_users(world: &World) {
 
 /// More than a crowded machine takes from a loss to its notice.
 pub fn with_a_wide_margin(world: &World) {
+    with_a_margin(world, "5m");
+}
+
+fn with_a_margin(world: &World, margin: &str) {
     let configuration = world.lockstep.configuration();
-    world.lockstep.configure(&configuration.replace("[redis]", "[redis]\nreplay_margin = \"5m\""));
+    world
+        .lockstep
+        .configure(&configuration.replace("[redis]", &format!("[redis]\nreplay_margin = \"{margin}\"")));
 }
 
 async fn world_with_users(setup: Setup) -> World {
@@ -34,7 +40,8 @@ async fn world_with_users(setup: Setup) -> World {
 
 /// Waits until every checkpoint on `node` says that all committed so far is there, so that its loss can be told.
 pub async fn all_is_recorded_on(world: &World, node: &Redis) {
-    let mark = "SELECT pg_logical_emit_message(true, 'lockstep-test', '')";
+    // `local`: the mark must not wait for a synchronous standby that a test has made up.
+    let mark = "SET synchronous_commit = local; SELECT pg_logical_emit_message(true, 'lockstep-test', '')";
     let marked = world.postgres.value(mark).await.as_deref().and_then(lsn).expect("an LSN");
     eventually("the checkpoint is written", async || {
         let mut client = node.client().await;
@@ -285,6 +292,41 @@ async fn what_redis_holds_stays_in_the_slot_for_the_margin_and_no_longer() {
     assert!(confirmed_flush(&world).await < end, "it is not yet forgotten");
     let forgotten = async || (confirmed_flush(&world).await >= end).then_some(());
     eventually("an idle stream's margin drains", forgotten).await;
+}
+
+/// A commit that waits for a standby is streamed, and what a load reads is older.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_is_not_visible_yet_survives_a_loss_though_the_margin_is_over() {
+    let mut setup = Setup::on(On::Single);
+    setup.config = "[stream]\nstatus_interval = \"100ms\"\n[audit]\nusers_per_second = 0".into();
+    let world = World::set_up(setup).await;
+    with_a_margin(&world, "0s");
+    world.lockstep.init().await;
+    world.lockstep.run().await;
+    with_users(&world).await;
+    let held = world.held_commit("UPDATE users SET wallet_balance = 250 WHERE id = 7").await;
+    let balance = async |of: &str| world.store.get(&format!("user_balance:live:{of}")).await;
+    eventually("the commit is in redis", async || (balance("7").await? == "250").then_some(())).await;
+    world.sql("SET synchronous_commit = local; UPDATE users SET wallet_balance = 350 WHERE id = 8").await;
+    eventually("a later one too", async || (balance("8").await? == "350").then_some(())).await;
+    all_is_recorded_on(&world, world.store.single()).await;
+    let mut replies = BTreeSet::new();
+    eventually("three more status updates", async || {
+        replies.extend(world.postgres.value("SELECT reply_time FROM pg_stat_replication").await);
+        (replies.len() > 3).then_some(())
+    })
+    .await;
+
+    world.store.single().call(&["FLUSHALL"]).await;
+    eventually("all users are loaded", async || (balance("8").await? == "350").then_some(())).await;
+    eventually("the commit is in redis again", async || (balance("7").await? == "250").then_some(())).await;
+    world.release_commits().await;
+    held.await.expect("the writer");
+    world.caught_up().await;
+    world.eventually_equal().await;
+    let end = world.postgres.value("SELECT pg_current_wal_lsn()").await.as_deref().and_then(lsn).unwrap();
+    let acknowledged = async || (confirmed_flush(&world).await >= end).then_some(());
+    eventually("nothing is held back any more", acknowledged).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
