@@ -259,11 +259,6 @@ impl Supervisor {
         }
         if !redis.forgot_nothing() || reason.is_some_and(|reason| reason != LoadReason::NeverLoaded) {
             self.first_checkpoint(pipeline, server, &outset).await?;
-            let sink = pipeline.sink().await?;
-            // Redis is out of memory. The stream must not wait for it: it brings what is stale by now.
-            if !sink.has_stored() && sink.unkept().is_none() {
-                return Ok(());
-            }
         }
         // Behind the checkpoint, which keeps the epoch too: the epoch alone would look like a history of which nobody tells
         // any more, and a start that was interrupted would let the next one publish again what it had published.
@@ -314,8 +309,11 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Every node remembers where the stream began: without it, an idle database's next start would look like
-    /// a node that forgot.
+    /// Every node remembers where the stream began: without it, an idle database's next start would look like a node that
+    /// forgot, and nobody would notice that one forgets what the stream brought before its first checkpoint.
+    ///
+    /// # Errors
+    /// A node that was connected again meanwhile, or has no memory left for it.
     async fn first_checkpoint(
         &self,
         pipeline: &mut Pipeline,
@@ -333,7 +331,11 @@ impl Supervisor {
         let (plans, checkpoint) = (Vec::new(), Some(checkpoint));
         sink.apply(&Flight { plans, fencing: Fencing::Stream, checkpoint }).await?;
         match sink.is_compared() {
-            true => Ok(()),
+            true if sink.has_stored() || sink.unkept().is_some() => Ok(()),
+            true => Err(Error::transient(
+                "redis is out of memory: it cannot keep where the stream begins",
+                "raise maxmemory or let other keys expire",
+            )),
             false => Err(Error::transient("a redis node was connected again while it was compared", "")),
         }
     }
