@@ -1,17 +1,15 @@
 //! How far Redis is, and so how far PostgreSQL may forget.
 //!
 //! The tracker turns applied flights into the position that Redis holds, the margin that into the one that may be
-//! acknowledged, which is before every commit that is unseen by snapshots (no IO). A landmark tells whether the stream goes on with the history that Redis holds.
+//! acknowledged (no IO). A landmark tells whether the stream goes on with the history that Redis holds.
 
 pub mod landmark;
 pub mod margin;
 pub mod tracker;
-pub mod unseen;
 
 pub use landmark::{Counted, Landmark, Landmarks, Proof};
 pub use margin::Margin;
 pub use tracker::Tracker;
-pub use unseen::Unseen;
 
 use crate::lsn::Lsn;
 

@@ -1,5 +1,6 @@
 //! The one way to Redis: idle with the sink in hand, or out with it.
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use super::compared::{Compared, tell_anyway};
 use super::patience::patiently;
 use super::truncate::{Tally, truncate};
 use super::{Look, Mark};
-use crate::balance::Truncated;
+use crate::balance::{Truncated, User};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Fault, Result};
 use crate::keyplan::{KeyMap, KeyPlan};
@@ -50,6 +51,8 @@ pub enum Cargo {
     Rows {
         /// The rows.
         chunk: Chunk,
+        /// Users of whom a change is hidden from the rows' snapshot.
+        hidden: HashSet<User>,
         /// The stream's position, the rows' new fence.
         present: Position,
         /// Whether the rows may hold changes that the stream never carried.
@@ -210,14 +213,20 @@ async fn fly(sink: &mut Sink, cargo: Cargo, stored: Option<Checkpoint>, key_map:
             Ok(Landed { truncated, ..Landed::default() })
         }
         Cargo::Rows {
-            chunk: Chunk { plans, snapshot, done, compares: Some(compares), .. }, present, ..
+            chunk: Chunk { plans, snapshot, done, compares: Some(compares), .. },
+            hidden,
+            present,
+            ..
         } => {
-            let rows = Compared { plans, fencing: Fencing::Snapshot { snapshot, present }, compares };
+            let fencing = Fencing::Snapshot { snapshot, hidden, present };
+            let rows = Compared { plans, fencing, compares };
             let landed = rows.fly(sink, stored).await;
             let _ = done.send(if landed.is_ok() { ChunkEnd::Written } else { ChunkEnd::ReadAgain });
             landed
         }
-        Cargo::Rows { chunk, present, in_gap } => rows(sink, chunk, (present, in_gap), stored).await,
+        Cargo::Rows { chunk, hidden, present, in_gap } => {
+            rows(sink, chunk, (hidden, present, in_gap), stored).await
+        }
         Cargo::Mark(mark) => keep(sink, mark, stored).await,
         Cargo::Asked(record) => {
             let write = async |sink: &mut Sink| sink.write_mark(LoadMark::Asked, Some(&record)).await;
@@ -263,7 +272,7 @@ async fn keep(sink: &mut Sink, mark: Mark, checkpoint: Option<Checkpoint>) -> Re
 async fn rows(
     sink: &mut Sink,
     chunk: Chunk,
-    (present, in_gap): (Position, bool),
+    (hidden, present, in_gap): (HashSet<User>, Position, bool),
     stored: Option<Checkpoint>,
 ) -> Result<Landed> {
     let Chunk { mut plans, snapshot, told, done, .. } = chunk;
@@ -274,7 +283,8 @@ async fn rows(
         true => patiently(sink, async |sink| sink.stored_otherwise(&plans).await).await?,
         false => Vec::new(),
     };
-    let flight = Flight { plans, fencing: Fencing::Snapshot { snapshot, present }, checkpoint: stored };
+    let flight =
+        Flight { plans, fencing: Fencing::Snapshot { snapshot, hidden, present }, checkpoint: stored };
     let applied = sink.apply(&flight).await;
     // The reader may be gone: then nobody waits for the answers.
     if let (Some(told), Ok(outcomes)) = (told, &applied) {

@@ -12,6 +12,9 @@
 //! would have written last. Its new fence is the stream's present position: no replay moves it back.
 //! A fence remembers the last transaction that changed the user's *row*: one that only inserted into
 //! `user_transactions` takes no lock on the row and may be visible while an earlier change is not yet.
+//!
+//! Redis may have lost a fence, and nobody knows yet. So users of whom a commit is [known to be unseen](unseen) by `S` are
+//! left out, whatever their fence says: a row's fence would stop that commit when the slot sends it again.
 
 pub mod asked;
 pub mod chunks;
@@ -31,6 +34,7 @@ pub mod session;
 mod suspect;
 mod tempo;
 mod truncate;
+mod unseen;
 mod unwatched;
 
 pub use chunks::{Chunk, ChunkEnd, Compares};
@@ -60,6 +64,7 @@ use asked::{Asked, Questions};
 use chunks::Chunks;
 use lane::{Cargo, Landed, Lane};
 use quarantine::Quarantine;
+use unseen::Unseen;
 
 /// Who writes: every checkpoint carries it.
 #[derive(Debug, Clone)]
@@ -89,6 +94,8 @@ pub struct Pipeline {
     key_map: Arc<KeyMap>,
     limits: config::Stream,
     chunks: Chunks,
+    /// What snapshots may not see yet.
+    unseen: Unseen,
     errands: mpsc::Receiver<Errand>,
     /// Users to read again; bounded: what does not fit stays deleted, which is safe, and is counted.
     repairs: mpsc::Sender<User>,
@@ -183,6 +190,7 @@ impl Pipeline {
             key_map,
             limits,
             chunks: Chunks::default(),
+            unseen: Unseen::default(),
             waiting: VecDeque::new(),
             errands,
             repairs,
@@ -232,7 +240,13 @@ impl Pipeline {
         }
         let chunk = self.chunks.ready(applied)?;
         let present = self.present.max(Position { commit_lsn: applied, ordinal: 0 });
-        Some(Cargo::Rows { chunk, present, in_gap: self.in_gap })
+        let users = chunk.plans.iter().map(|plan| &plan.user);
+        let Some(hidden) = self.unseen.hidden(&chunk.snapshot, users) else {
+            // The reader may be gone: then nobody waits for the answer.
+            let _ = chunk.done.send(ChunkEnd::ReadAgain);
+            return None;
+        };
+        Some(Cargo::Rows { chunk, hidden, present, in_gap: self.in_gap })
     }
 
     fn depart(&mut self, cargo: Cargo, checkpoint: Option<Checkpoint>, fresh: Option<Freshness>) {

@@ -16,9 +16,10 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::lane::{Cargo, Landed};
 use super::lease::Lease;
 use super::queue::{Departure, Queue};
+use super::unseen::Unseen;
 use super::{Identity, Pipeline, asked};
 use crate::balance::Output;
-use crate::checkpoint::{Checkpoint, Landmark, Landmarks, Margin, Proof, Tracker, Unseen};
+use crate::checkpoint::{Checkpoint, Landmark, Landmarks, Margin, Proof, Tracker};
 use crate::error::{Error, Result};
 use crate::lsn::{Lsn, Position, Xid64};
 use crate::pgoutput::Message;
@@ -60,7 +61,6 @@ pub struct Session<'p> {
     /// What the stream has to bring; `None`: nobody knows.
     proof: Option<Proof>,
     margin: Margin,
-    unseen: Unseen,
     /// When the session began: what the margin counts from.
     began: Instant,
     queue: Queue,
@@ -98,6 +98,7 @@ impl<'p> Session<'p> {
         pipeline.acknowledged = from;
         // Nor does what snapshots of that one saw say anything.
         pipeline.health.progress().take_snapshot();
+        pipeline.unseen = Unseen::default();
         pipeline.lane.sink().into_iter().for_each(Sink::begin_term);
         let counted = pipeline.known.counted();
         let limits = &pipeline.limits;
@@ -108,7 +109,6 @@ impl<'p> Session<'p> {
             landmarks: Landmarks::new(counted.map(|counted| counted.landmark)),
             proof: counted.map(|counted| Proof::new(counted, from)),
             margin: Margin::new(from, pipeline.margin.0, pipeline.margin.1),
-            unseen: Unseen::default(),
             began: Instant::now(),
             queue: Queue::default(),
             server_end: from,
@@ -217,15 +217,18 @@ impl<'p> Session<'p> {
             return Err(self.pipeline.known.contradict());
         }
         window.end_lsn.into_iter().for_each(|end| self.landmarks.received(end, landmark));
-        if window.end_lsn.is_some() {
-            self.unseen.received(window.commit.commit_lsn, window.commit.xid);
-        }
         let sequence = self.tracker.received(window.end_lsn);
         self.pipeline.health.note_commit(window.commit.time.0);
         // What every node holds already is there, and was asked before: it may be done. Fences would skip it too, but
         // that of a deleted user goes after a day, and a stop may be longer.
         let is_new = window.commit.commit_lsn >= self.pipeline.known.held();
         for output in self.pipeline.mapping.events(window) {
+            // One that only completes transactions leaves the row to who reads it.
+            if let Output::Event(event) = &output
+                && event.kind.changes_row()
+            {
+                self.pipeline.unseen.changed(window.commit.xid, &event.user);
+            }
             match output {
                 Output::Event(event) if !is_new => self.pipeline.ledger.changed_before(event.user),
                 // Planned here, while the flight before is out.
@@ -243,6 +246,7 @@ impl<'p> Session<'p> {
         }
         self.queue.end_window(sequence);
         if window.end_lsn.is_some() {
+            self.pipeline.unseen.received(window.commit.commit_lsn, window.commit.xid);
             self.pipeline.metrics.stream.transactions.inc();
         }
         Ok(())

@@ -95,8 +95,11 @@ mod tests {
     #[test]
     fn rows_that_were_read_stay_as_they_are() {
         let snapshot: Snapshot = "10:10:".parse().unwrap();
-        let rows =
-            Fencing::Snapshot { snapshot, present: crate::lsn::Position { commit_lsn: Lsn(1), ordinal: 0 } };
+        let rows = Fencing::Snapshot {
+            snapshot,
+            hidden: Default::default(),
+            present: crate::lsn::Position { commit_lsn: Lsn(1), ordinal: 0 },
+        };
         assert_eq!(gathered(&["7", "8", "7"], rows), (vec![0, 1, 2], vec![1, 1, 1]));
     }
 

@@ -83,7 +83,7 @@ impl Sink {
     pub(super) fn frame(&self, flight: &Flight, releases: bool) -> Frame {
         let snapshot = match &flight.fencing {
             Fencing::Stream => None,
-            Fencing::Snapshot { snapshot, present } => Some((snapshot.clone(), *present)),
+            Fencing::Snapshot { snapshot, present, .. } => Some((snapshot.clone(), *present)),
         };
         Frame { epochs: self.epochs(), snapshot, releases }
     }

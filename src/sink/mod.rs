@@ -59,12 +59,13 @@ mod stored;
 mod tracking;
 mod unlink;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use crate::balance::User;
 use crate::checkpoint::Checkpoint;
 use crate::config;
 use crate::error::{Error, Fault, Result};
@@ -109,6 +110,8 @@ pub enum Fencing {
     Snapshot {
         /// What the reading transaction saw.
         snapshot: Snapshot,
+        /// Users of whom it is known not to have seen everything: their rows are skipped.
+        hidden: HashSet<User>,
         /// The stream's applied position; ordinal as of the last applied row.
         present: Position,
     },

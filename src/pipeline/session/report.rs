@@ -34,8 +34,9 @@ impl Session<'_> {
     }
 
     pub(super) fn queue_status(&mut self, reply_requested: bool) {
-        self.pipeline.health.progress().take_snapshot().into_iter().for_each(|seen| self.unseen.seen(seen));
-        let flushed = self.margin.acknowledgeable(self.began.elapsed(), self.unseen.first());
+        let told = self.pipeline.health.progress().take_snapshot();
+        told.into_iter().for_each(|snapshot| self.pipeline.unseen.seen(snapshot));
+        let flushed = self.margin.acknowledgeable(self.began.elapsed(), self.pipeline.unseen.first());
         self.pipeline.acknowledged = flushed;
         self.stream.queue_status(self.tracker.received_lsn(), flushed, reply_requested);
     }

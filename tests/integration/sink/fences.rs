@@ -1,5 +1,7 @@
 //! What a fence lets through.
 
+use std::collections::HashSet;
+
 use lockstep::lsn::Snapshot;
 
 use super::*;
@@ -21,7 +23,11 @@ fn snapshot(snapshot: &str, present: u64, plans: Vec<KeyPlan>) -> Flight {
         .collect();
     let present = Position { commit_lsn: Lsn(present), ordinal: 0 };
     let snapshot: Snapshot = snapshot.parse().unwrap();
-    Flight { plans, fencing: Fencing::Snapshot { snapshot, present }, checkpoint: None }
+    Flight {
+        plans,
+        fencing: Fencing::Snapshot { snapshot, hidden: HashSet::new(), present },
+        checkpoint: None,
+    }
 }
 
 #[tokio::test]
