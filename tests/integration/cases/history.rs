@@ -7,6 +7,8 @@ use crate::harness::{Lockstep, Mode, On, Postgres, Setup, World, eventually};
 on_both!(
     a_promoted_standby_without_the_slot_is_followed,
     a_promoted_standby_with_the_slot_publishes_nothing_again,
+    a_restore_to_a_point_in_time_is_followed,
+    another_server_with_other_users_is_followed,
     a_restored_older_state_is_followed,
     a_restored_older_state_that_was_written_to_since_is_followed,
     a_restored_older_state_whose_wal_others_filled_is_followed
@@ -85,9 +87,7 @@ async fn a_promoted_standby_with_the_slot_publishes_nothing_again(on: On) {
     let mut world = World::set_up(Setup::on(on)).await;
     let mut standby = Postgres::standby_of(&world.postgres).await;
     world.lockstep.init().await;
-    standby.stop(Mode::Fast).await;
-    standby.copy_slot(&world.postgres, "lockstep");
-    standby.start_again().await;
+    standby.keeps_slot(&world.postgres, "lockstep").await;
     run_on_both(&mut world, &standby).await;
     let subscriber = world.subscriber().await;
     insert_users(&world).await;
@@ -96,6 +96,8 @@ async fn a_promoted_standby_with_the_slot_publishes_nothing_again(on: On) {
     }
     world.caught_up().await;
     is_replicated(&world, &standby).await;
+    let kept = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'lockstep' AND NOT temporary";
+    standby.eventually_value(kept, "1").await;
     let before = epoch(&world).await;
     fail_over(&mut world, &mut standby).await;
     world.eventually_equal().await;
@@ -136,6 +138,47 @@ async fn a_restored_older_state_is_followed(on: On) {
     assert!(world.store.exists("user_balance:live:100").await);
     let before = epoch(&world).await;
     the_copy_is_put_back(&world).await;
+    the_other_history_is_loaded(&world).await;
+    world.eventually_equal().await;
+    assert!(!world.store.exists("user_balance:live:100").await, "nobody has it any more");
+    assert!(epoch(&world).await > before);
+}
+
+/// A copy and the archived WAL, up to a point: a new timeline, which begins before what Redis holds. The slot is in the
+/// copy, so that its stream sends again what both histories have.
+async fn a_restore_to_a_point_in_time_is_followed(on: On) {
+    let world = moved_on_from_a_copy(on).await;
+    world.sql("SELECT pg_create_restore_point('before_the_mistake')").await;
+    world.sql("UPDATE users SET wallet_balance = 0; DELETE FROM users WHERE id = 3").await;
+    world.user("live", 101, "5").await;
+    world.caught_up().await;
+    assert!(world.store.exists("user_balance:live:101").await);
+    let before = epoch(&world).await;
+    world.postgres.stop(Mode::Fast).await;
+    world.postgres.restore_files_up_to("before_the_mistake");
+    world.postgres.start_again().await;
+    world.postgres.eventually_value("SELECT pg_is_in_recovery()", "f").await;
+    the_other_history_is_loaded(&world).await;
+    world.eventually_equal().await;
+    assert!(!world.store.exists("user_balance:live:101").await, "nobody has it any more");
+    assert!(
+        world.store.exists("user_balance:live:3").await && world.store.exists("user_balance:live:100").await
+    );
+    assert!(epoch(&world).await > before);
+}
+
+/// A dump was restored into a new server: another system identifier, and positions that mean nothing to Redis.
+async fn another_server_with_other_users_is_followed(on: On) {
+    let mut world = World::running(on).await;
+    insert_users(&world).await;
+    world.user("live", 100, "5").await;
+    world.caught_up().await;
+    assert_eq!(world.lockstep.sigterm().await.code(), Some(0));
+    let before = epoch(&world).await;
+    world.moves_to_another_server().await;
+    insert_users(&world).await;
+    world.lockstep.init().await;
+    world.lockstep.run().await;
     the_other_history_is_loaded(&world).await;
     world.eventually_equal().await;
     assert!(!world.store.exists("user_balance:live:100").await, "nobody has it any more");

@@ -23,6 +23,8 @@ pub struct PostgresOptions {
     pub hba: Option<String>,
     /// Whether the server offers TLS, with certificates of its own authority.
     pub tls: bool,
+    /// Whether it has a system identifier of its own: all others are copies of one server.
+    pub unrelated: bool,
 }
 
 impl PostgresOptions {
@@ -71,7 +73,10 @@ impl Postgres {
     pub async fn start(options: PostgresOptions) -> Postgres {
         let folder = folder("pg-");
         let data = folder.path().join("data");
-        copy(template(), &data);
+        match options.unrelated {
+            true => initialise(folder.path()),
+            false => copy(template(), &data),
+        }
         let certificates = options.tls.then(|| Certificates::write(folder.path(), "lockstep"));
         give_to_server_user(folder.path());
         std::fs::write(data.join("postgresql.conf"), configuration(&options, folder.path())).unwrap();
@@ -100,8 +105,11 @@ impl Postgres {
         std::fs::remove_file(data.join("postmaster.pid")).unwrap();
         std::fs::remove_dir_all(data.join("pg_replslot")).unwrap();
         std::fs::create_dir(data.join("pg_replslot")).unwrap();
-        let follows =
-            format!("host={} port={} user=postgres", primary.socket_dir().display(), primary.port());
+        let follows = format!(
+            "host={} port={} user=postgres dbname=postgres",
+            primary.socket_dir().display(),
+            primary.port()
+        );
         let options = PostgresOptions::default().set("primary_conninfo", &follows);
         std::fs::write(data.join("postgresql.conf"), configuration(&options, folder.path())).unwrap();
         give_to_server_user(folder.path());
@@ -111,10 +119,22 @@ impl Postgres {
         postgres
     }
 
-    /// Gives a standby that was stopped its primary's slot, as it was made: standbys keep slots since version 17 only.
-    pub fn copy_slot(&self, primary: &Postgres, slot: &str) {
-        let at = |server: &Postgres| server.data().join("pg_replslot").join(slot);
-        copy(&at(primary), &at(self));
+    /// Has a standby keep up with its primary's failover slots, as it can since version 17; to an older one the slot is
+    /// given as it is now.
+    pub async fn keeps_slot(&self, primary: &Postgres, slot: &str) {
+        if postgres_major() < 17 {
+            self.stop(Mode::Fast).await;
+            let at = |server: &Postgres| server.data().join("pg_replslot").join(slot);
+            copy(&at(primary), &at(self));
+            return self.start_again().await;
+        }
+        primary.sql("SELECT pg_create_physical_replication_slot('standby')").await;
+        for setting in
+            ["primary_slot_name = 'standby'", "hot_standby_feedback = on", "sync_replication_slots = on"]
+        {
+            self.sql(&format!("ALTER SYSTEM SET {setting}")).await;
+        }
+        self.sql("SELECT pg_reload_conf()").await;
     }
 
     /// Keeps a copy of the files of a server that was stopped.
@@ -126,6 +146,23 @@ impl Postgres {
     pub fn restore_files(&self) {
         std::fs::remove_dir_all(self.data()).unwrap();
         copy(&self.folder.path().join("kept"), &self.data());
+    }
+
+    /// Puts the copy back and has the next start go on from there with the WAL written since, up to a restore point: a new
+    /// timeline begins there.
+    pub fn restore_files_up_to(&self, restore_point: &str) {
+        let archive = self.folder.path().join("archive");
+        copy(&self.data().join("pg_wal"), &archive);
+        self.restore_files();
+        let mut text = std::fs::read_to_string(self.data().join("postgresql.conf")).unwrap();
+        text.push_str(&format!(
+            "restore_command = 'cp \"{}/%f\" \"%p\"'\nrecovery_target_name = '{restore_point}'\n\
+             recovery_target_action = 'promote'\n",
+            archive.display()
+        ));
+        std::fs::write(self.data().join("postgresql.conf"), text).unwrap();
+        std::fs::write(self.data().join("recovery.signal"), "").unwrap();
+        give_to_server_user(self.folder.path());
     }
 
     /// Starts it after [`stop`](Self::stop) or [`kill9`](Self::kill9), on the same port.
@@ -356,28 +393,24 @@ fn output(program: &str, arguments: &[&str]) -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// An initialised data folder that every server copies: initdb takes longer than all else.
+/// An initialised data folder that servers copy: initdb takes longer than all else.
 fn template() -> &'static Path {
     static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
     TEMPLATE.get_or_init(|| {
         let folder = folder("pg-template-").keep();
-        give_to_server_user(&folder);
-        let data = folder.join("data");
-        let mut initdb = guarded(program("initdb"), server_user());
-        initdb.arg("-D").arg(&data).args([
-            "-U",
-            "postgres",
-            "-A",
-            "trust",
-            "--no-sync",
-            "-E",
-            "UTF8",
-            "--locale=C",
-        ]);
-        // The caller's folder may be closed to the server's user.
-        run(initdb.current_dir("/"));
-        data
+        initialise(&folder);
+        folder.join("data")
     })
+}
+
+/// Makes the data folder of a new server.
+fn initialise(folder: &Path) {
+    give_to_server_user(folder);
+    let mut initdb = guarded(program("initdb"), server_user());
+    initdb.arg("-D").arg(folder.join("data"));
+    initdb.args(["-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C"]);
+    // The caller's folder may be closed to the server's user.
+    run(initdb.current_dir("/"));
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -93,6 +93,13 @@ impl World {
         world
     }
 
+    /// The same tables, empty, in a server that knows nothing of the one before; the same Redis.
+    pub async fn moves_to_another_server(&mut self) {
+        self.postgres = Postgres::start(PostgresOptions { unrelated: true, ..Default::default() }).await;
+        self.sql(SCHEMA).await;
+        self.lockstep = Lockstep::new(&self.postgres.url(), &self.store.urls(), &self.config);
+    }
+
     /// Has the instance, not yet running, reach the database through a line that can be cut.
     pub async fn through_a_proxy(&mut self) -> Proxy {
         let proxy = Proxy::start(self.postgres.port()).await;
