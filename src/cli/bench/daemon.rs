@@ -120,7 +120,7 @@ pub async fn load(world: &World) -> Result<Drained> {
 }
 
 /// What it says of itself; a busy machine may keep it from answering at once.
-async fn measured(lockstep: &mut Lockstep) -> Result<Measured> {
+pub async fn measured(lockstep: &mut Lockstep) -> Result<Measured> {
     let deadline = Instant::now() + ANSWER;
     loop {
         if let Some(measured) = lockstep.measured().await {

@@ -16,6 +16,7 @@ mod keyspace;
 mod latency;
 mod limits;
 mod pipe;
+mod recovery;
 mod report;
 mod shards;
 mod skew;
@@ -89,6 +90,8 @@ enum Name {
     Shards,
     /// From commit to subscriber at steady rates
     Latency,
+    /// Until all is well again: a cut, a takeover, an emptied Redis, foreign writes
+    Recovery,
 }
 
 impl std::fmt::Display for Name {
@@ -145,5 +148,6 @@ async fn scenario(name: Name, size: Size, progress: &Progress) -> Result<Vec<Row
         Name::Cluster => cluster::cluster(size, progress).await,
         Name::Shards => shards::shards(size, progress).await,
         Name::Latency => latency::latency(size, progress).await,
+        Name::Recovery => recovery::recovery(size, progress).await,
     }
 }

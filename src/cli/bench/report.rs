@@ -91,6 +91,9 @@ pub enum Unit {
     /// Memory.
     #[serde(rename = "bytes")]
     Bytes,
+    /// Of one processor.
+    #[serde(rename = "percent")]
+    Percent,
 }
 
 impl Row {

@@ -83,6 +83,7 @@ fn shown(value: f64, unit: Unit) -> String {
         Unit::Seconds => format!("{value:.2} s"),
         Unit::Milliseconds => format!("{value:.2} ms"),
         Unit::Bytes => bytes(rounded(value)),
+        Unit::Percent => format!("{value:.1} %"),
     }
 }
 

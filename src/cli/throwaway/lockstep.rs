@@ -89,6 +89,17 @@ impl Installed {
         Installed { program, folder, port, config }.configured(&text).await
     }
 
+    /// Another instance of the same slot, with a configuration that differs; nothing is to be installed for it.
+    pub fn beside(&self, name: &str, differs: impl Fn(&str) -> String) -> Result<Installed> {
+        let text = std::fs::read_to_string(&self.config).map_err(failed_at(&self.config))?;
+        let port = free_port()?;
+        let text = differs(&text.replacen(&format!(":{}\"", self.port), &format!(":{port}\""), 1));
+        let config = self.folder.join(format!("{name}.toml"));
+        std::fs::write(&config, text).map_err(failed_at(&config))?;
+        let (program, folder) = (self.program.clone(), self.folder.clone());
+        Ok(Installed { program, folder, port, config })
+    }
+
     async fn configured(self, text: &str) -> Result<Installed> {
         std::fs::write(&self.config, text).map_err(failed_at(&self.config))?;
         let log = self.folder.join("init.log");
@@ -126,19 +137,35 @@ impl Lockstep {
 
     /// Waits until every user is loaded and the stream is followed.
     pub async fn is_ready(&mut self, patience: Duration) -> Result<()> {
+        self.says(patience, "become ready", |answer| answer.split(' ').nth(1) == Some("200")).await
+    }
+
+    /// Waits until it waits for the slot, which another instance has.
+    pub async fn stands_by(&mut self, patience: Duration) -> Result<()> {
+        let is_behind = |answer: &str| answer.contains("another instance holds the slot");
+        self.says(patience, "stand by", is_behind).await
+    }
+
+    /// Waits until `/readyz` answers so.
+    async fn says(&mut self, patience: Duration, what: &str, so: impl Fn(&str) -> bool) -> Result<()> {
         let deadline = Instant::now() + patience;
         loop {
             let answer = self.get("/readyz").await.unwrap_or_default();
-            if answer.split(' ').nth(1) == Some("200") {
+            if so(&answer) {
                 return Ok(());
             }
             self.process.still_runs()?;
             if Instant::now() >= deadline {
                 let said = answer.split_once("\r\n\r\n").map_or("nothing", |(_, body)| body);
-                return Err(self.process.failure(&format!("does not become ready (/readyz says {said})")));
+                return Err(self.process.failure(&format!("does not {what} (/readyz says {said})")));
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, name: &str) {
+        self.process.signal(name);
     }
 
     /// Its process id.

@@ -89,6 +89,13 @@ impl Process {
         self.child.id()
     }
 
+    /// Sends it a signal; one that has ended gets none.
+    pub fn signal(&self, name: &str) {
+        // The shell's own kill: the program of that name is not on every machine.
+        let script = format!("kill -s {name} {}", self.child.id());
+        let _ = Command::new("sh").args(["-c", &script]).stderr(Stdio::null()).status();
+    }
+
     /// Fails with the end of its log when the process has ended by itself.
     pub fn still_runs(&mut self) -> Result<()> {
         match self.child.try_wait() {
@@ -123,11 +130,9 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // The shell's own kill: the program of that name is not on every machine.
-        let script = format!("kill -s {} {}", self.ending, self.child.id());
         let deadline = Instant::now() + GRACE;
         if matches!(self.child.try_wait(), Ok(None)) {
-            let _ = Command::new("sh").args(["-c", &script]).stderr(Stdio::null()).status();
+            self.signal(self.ending);
         }
         while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
             std::thread::sleep(LOOK_EVERY);

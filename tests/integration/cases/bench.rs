@@ -161,6 +161,12 @@ async fn a_message_is_timed_from_its_commit_beside_a_floor() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn faults_are_timed_until_all_is_well_again() {
+    // A cut of two seconds, and three before and after it.
+    measures("recovery", 8000.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn for_people_there_is_a_table() {
     let bench = Bench::start(&["--events", "2000", "--only", "drain"], None);
     let ended = bench.ends().await;

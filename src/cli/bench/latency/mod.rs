@@ -11,7 +11,7 @@
 mod floor;
 mod listener;
 mod tally;
-mod writer;
+pub(super) mod writer;
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ const FLOOR: &str = "bench_floor";
 
 /// What is written at one rate.
 #[derive(Debug, Clone, Copy)]
-struct Load {
+pub(super) struct Load {
     /// Transactions a second.
     rate: u32,
     /// Seconds, the first of which only warm up.
@@ -53,7 +53,16 @@ impl Load {
         Load { rate, seconds: WARM_UP_SECONDS + seconds }
     }
 
-    fn transactions(self) -> u64 {
+    /// One without a warm-up.
+    pub(super) fn lasting(rate: u32, seconds: u32) -> Load {
+        Load { rate, seconds }
+    }
+
+    pub(super) fn seconds(self) -> u32 {
+        self.seconds
+    }
+
+    pub(super) fn transactions(self) -> u64 {
         u64::from(self.rate) * u64::from(self.seconds)
     }
 
