@@ -1,6 +1,6 @@
 //! What the database has committed: a trigger notes every value that a user's row has had.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::World;
 
@@ -41,6 +41,8 @@ pub struct History {
     balances: BTreeMap<String, Vec<String>>,
     /// Of each the number of its note.
     notes: BTreeMap<String, Vec<i64>>,
+    /// Those that a later change of the same transaction has replaced.
+    passed: BTreeMap<String, BTreeSet<String>>,
     read: i64,
 }
 
@@ -71,7 +73,9 @@ impl History {
             let change = Change { xid, who: who.clone(), balance: balance.clone(), moved };
             match at.get(&(who.clone(), xid)) {
                 Some(index) if xid != 0 => {
-                    let moved = moved || changes[*index].moved;
+                    let before = &changes[*index];
+                    let moved = moved || before.moved;
+                    self.passed.entry(who.clone()).or_default().insert(before.balance.clone());
                     changes[*index] = Change { moved, ..change };
                     notes[*index] = self.read;
                 }
@@ -94,6 +98,11 @@ impl History {
     pub fn at(&self, who: &str, note: i64) -> usize {
         let notes = self.notes.get(who).map_or(&[] as &[i64], Vec::as_slice);
         notes.partition_point(|known| *known <= note).saturating_sub(1)
+    }
+
+    /// Whether a transaction had left this balance on its way to another.
+    pub fn passed(&self, who: &str, balance: &str) -> bool {
+        self.passed.get(who).is_some_and(|passed| passed.contains(balance))
     }
 
     /// Of one user.

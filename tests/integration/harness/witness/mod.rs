@@ -59,9 +59,14 @@ impl Losses {
         self.cover(key) && self.0.read().unwrap().since.as_deref().is_none_or(|since| as_of < since)
     }
 
+    /// Whether the stream does not carry every change.
+    fn are_in_a_gap(&self) -> bool {
+        self.0.read().unwrap().in_a_gap
+    }
+
     /// Whether nobody need be told of a change of this user.
     fn cover_event(&self, who: &str) -> bool {
-        self.0.read().unwrap().in_a_gap || self.cover(&format!("{{{who}}}"))
+        self.are_in_a_gap() || self.cover(&format!("{{{who}}}"))
     }
 
     /// Whether this key need not be there.
@@ -208,7 +213,7 @@ impl Witness {
         let seen = self.watch.take();
         let changes = self.history.read(world).await;
         verdict.committed = changes.len() as u64;
-        self.watch.judge(seen, &self.history, &mut verdict);
+        self.watch.judge(seen, &self.history, self.losses.are_in_a_gap(), &mut verdict);
         self.audience.judge(&changes, &mut verdict);
         self.losses.forget();
         verdict

@@ -167,8 +167,8 @@ impl Watch {
 
     /// Holds what was seen since the last time against what was committed. What comes in meanwhile is held against it later:
     /// `history` may not know it yet.
-    pub fn judge(&mut self, sight: Sight, history: &History, verdict: &mut Verdict) {
-        self.judge_values(sight.seen, history, verdict);
+    pub fn judge(&mut self, sight: Sight, history: &History, in_a_gap: bool, verdict: &mut Verdict) {
+        self.judge_values(sight.seen, history, in_a_gap, verdict);
         self.judge_leases(sight.behind, history, verdict);
     }
 
@@ -201,7 +201,7 @@ impl Watch {
         Sight { seen, behind, ..Sight::default() }
     }
 
-    fn judge_values(&mut self, seen: Vec<Seen>, history: &History, verdict: &mut Verdict) {
+    fn judge_values(&mut self, seen: Vec<Seen>, history: &History, in_a_gap: bool, verdict: &mut Verdict) {
         verdict.looks = self.shared.looks.iter().map(|looks| looks.swap(0, Ordering::Relaxed)).sum();
         for Seen { place: index, field, value, lost } in seen {
             let place = &self.shared.places[index];
@@ -223,7 +223,9 @@ impl Watch {
                             *reached = earlier;
                             Some(back)
                         }
-                        (None, None) => Some("shows what was never committed".to_owned()),
+                        // The stream has the first half of a transaction if the table left the publication in the midst.
+                        (None, None) if in_a_gap && history.passed(&place.who, &value) => None,
+                        (None, None) => Some(format!("shows {value}, which was never committed")),
                     }
                 }
             };
