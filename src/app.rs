@@ -103,6 +103,7 @@ pub async fn run(config: Config, key_map: KeyMap, options: RunOptions, threads: 
         key_map,
         limits: config.stream.clone(),
         margin: config.replay_margin(),
+        held_wal_max: config.held_wal_max(),
         errands: errand_inbox,
         repairs,
         asked,

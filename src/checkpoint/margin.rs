@@ -17,6 +17,7 @@ const REMEMBERED: usize = 4096;
 pub struct Margin {
     time: Duration,
     bytes: u64,
+    most: u64,
     acknowledged: Lsn,
     newest: Lsn,
     /// When they were stored, and up to where; oldest first.
@@ -24,9 +25,9 @@ pub struct Margin {
 }
 
 impl Margin {
-    /// Begins at `start`, which is acknowledged already.
-    pub fn new(start: Lsn, time: Duration, bytes: u64) -> Margin {
-        Margin { time, bytes, acknowledged: start, newest: start, held: VecDeque::new() }
+    /// Begins at `start`, which is acknowledged already. For nothing in the world more than `most` bytes are held back.
+    pub fn new(start: Lsn, time: Duration, bytes: u64, most: u64) -> Margin {
+        Margin { time, bytes, most, acknowledged: start, newest: start, held: VecDeque::new() }
     }
 
     /// Every node held a checkpoint at `lsn` at the time `now`, counted from any fixed moment.
@@ -41,13 +42,16 @@ impl Margin {
         self.held.push_back((now, lsn));
     }
 
-    /// What may be acknowledged at the time `now`, and never more than `limit`; never goes back.
+    /// What may be acknowledged at the time `now`, and no more than `limit` as long as that is not too far behind; never
+    /// goes back.
     pub fn acknowledgeable(&mut self, now: Duration, limit: Option<Lsn>) -> Lsn {
-        while let Some(&(stored, lsn)) = self.held.front()
-            && limit.is_none_or(|limit| lsn <= limit)
-            && (now.saturating_sub(stored) >= self.time
-                || self.newest.bytes_since(self.acknowledged) > self.bytes)
-        {
+        while let Some(&(stored, lsn)) = self.held.front() {
+            let held_back = self.newest.bytes_since(self.acknowledged);
+            let is_limited = limit.is_some_and(|limit| lsn > limit) && held_back <= self.most;
+            let is_old = now.saturating_sub(stored) >= self.time || held_back > self.bytes;
+            if is_limited || !is_old {
+                break;
+            }
             self.acknowledged = lsn;
             self.held.pop_front();
         }
@@ -65,7 +69,7 @@ mod tests {
 
     #[test]
     fn a_checkpoint_is_acknowledged_once_it_is_old_enough() {
-        let mut margin = Margin::new(Lsn(10), s(10), 1000);
+        let mut margin = Margin::new(Lsn(10), s(10), 1000, u64::MAX);
         margin.stored(Lsn(20), s(1));
         margin.stored(Lsn(30), s(5));
         assert_eq!(margin.acknowledgeable(s(10), None), Lsn(10));
@@ -75,7 +79,7 @@ mod tests {
 
     #[test]
     fn no_more_wal_is_held_than_the_bytes_allow() {
-        let mut margin = Margin::new(Lsn(0), s(10), 100);
+        let mut margin = Margin::new(Lsn(0), s(10), 100, u64::MAX);
         for lsn in [50, 100, 150] {
             margin.stored(Lsn(lsn), s(0));
         }
@@ -86,24 +90,32 @@ mod tests {
 
     #[test]
     fn nothing_past_the_limit_is_acknowledged() {
-        let mut margin = Margin::new(Lsn(0), Duration::ZERO, 100);
+        let mut margin = Margin::new(Lsn(0), Duration::ZERO, 100, 1000);
         margin.stored(Lsn(50), s(1));
         margin.stored(Lsn(500), s(1));
         assert_eq!(margin.acknowledgeable(s(1), Some(Lsn(499))), Lsn(50), "though it is old and much");
         assert_eq!(margin.acknowledgeable(s(1), Some(Lsn(20))), Lsn(50));
         assert_eq!(margin.acknowledgeable(s(1), Some(Lsn(500))), Lsn(500));
+        margin.stored(Lsn(1500), s(1));
+        assert_eq!(margin.acknowledgeable(s(1), Some(Lsn(500))), Lsn(500));
+        margin.stored(Lsn(1501), s(1));
+        assert_eq!(
+            margin.acknowledgeable(s(1), Some(Lsn(500))),
+            Lsn(1500),
+            "the database's disk comes first"
+        );
     }
 
     #[test]
     fn without_a_margin_the_newest_is_acknowledged_at_once() {
-        let mut margin = Margin::new(Lsn(0), Duration::ZERO, u64::MAX);
+        let mut margin = Margin::new(Lsn(0), Duration::ZERO, u64::MAX, u64::MAX);
         margin.stored(Lsn(7), s(3));
         assert_eq!(margin.acknowledgeable(s(3), None), Lsn(7));
     }
 
     #[test]
     fn what_is_remembered_is_bounded_and_errs_to_the_later_side() {
-        let mut margin = Margin::new(Lsn(0), s(10), u64::MAX);
+        let mut margin = Margin::new(Lsn(0), s(10), u64::MAX, u64::MAX);
         for lsn in 1..=10_000 {
             margin.stored(Lsn(lsn), Duration::from_millis(lsn));
             let acknowledged = margin.acknowledgeable(Duration::from_millis(lsn), None);

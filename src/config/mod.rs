@@ -62,8 +62,12 @@ impl Config {
     /// How long, and over how many bytes of WAL, the slot keeps what Redis holds already: at most half of what it may
     /// retain, or its position would be given up with nothing wrong.
     pub fn replay_margin(&self) -> (Duration, u64) {
-        let bytes = self.redis.replay_margin_bytes.min(self.postgres.retained_wal_max / 2);
-        (self.redis.replay_margin, bytes)
+        (self.redis.replay_margin, self.redis.replay_margin_bytes.min(self.held_wal_max()))
+    }
+
+    /// Over how many bytes of WAL, at most, the slot keeps what Redis holds already, whatever for.
+    pub fn held_wal_max(&self) -> u64 {
+        self.postgres.retained_wal_max / 2
     }
 }
 

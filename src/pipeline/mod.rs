@@ -115,6 +115,7 @@ pub struct Pipeline {
     acknowledged: Lsn,
     /// How long, and over how many bytes, that stays behind what Redis holds.
     margin: (Duration, u64),
+    held_wal_max: u64,
     /// Whether the rows being loaded may hold changes that the stream never carried.
     in_gap: bool,
     /// What Redis is known to have held.
@@ -145,6 +146,8 @@ pub struct Parts {
     pub limits: config::Stream,
     /// How long, and over how many bytes of WAL, the slot keeps what Redis holds already.
     pub margin: (Duration, u64),
+    /// Bytes of WAL, at most, that the slot keeps of what Redis holds, whatever for.
+    pub held_wal_max: u64,
     /// Errands of the rest of the program.
     pub errands: mpsc::Receiver<Errand>,
     /// Users to read again.
@@ -168,6 +171,7 @@ impl Pipeline {
             key_map,
             limits,
             margin,
+            held_wal_max,
             errands,
             repairs,
             asked,
@@ -199,6 +203,7 @@ impl Pipeline {
             present: Position::default(),
             acknowledged: Lsn::ZERO,
             margin,
+            held_wal_max,
             in_gap: false,
             known: heal::Known::default(),
             out_since: None,
@@ -238,15 +243,16 @@ impl Pipeline {
             Some(Errand::Clear(clearing)) => return Some(Cargo::Clear(clearing)),
             Some(Errand::Chunk(_) | Errand::Quarantined(_) | Errand::Rereads(_)) | None => {}
         }
-        let chunk = self.chunks.ready(applied)?;
-        let present = self.present.max(Position { commit_lsn: applied, ordinal: 0 });
-        let users = chunk.plans.iter().map(|plan| &plan.user);
-        let Some(hidden) = self.unseen.hidden(&chunk.snapshot, users) else {
+        while let Some(chunk) = self.chunks.ready(applied) {
+            let users = chunk.plans.iter().map(|plan| &plan.user);
+            if let Some(hidden) = self.unseen.hidden(&chunk.snapshot, users) {
+                let present = self.present.max(Position { commit_lsn: applied, ordinal: 0 });
+                return Some(Cargo::Rows { chunk, hidden, present, in_gap: self.in_gap });
+            }
             // The reader may be gone: then nobody waits for the answer.
             let _ = chunk.done.send(ChunkEnd::ReadAgain);
-            return None;
-        };
-        Some(Cargo::Rows { chunk, hidden, present, in_gap: self.in_gap })
+        }
+        None
     }
 
     fn depart(&mut self, cargo: Cargo, checkpoint: Option<Checkpoint>, fresh: Option<Freshness>) {

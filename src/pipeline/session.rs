@@ -108,7 +108,7 @@ impl<'p> Session<'p> {
             tracker: Tracker::new(from),
             landmarks: Landmarks::new(counted.map(|counted| counted.landmark)),
             proof: counted.map(|counted| Proof::new(counted, from)),
-            margin: Margin::new(from, pipeline.margin.0, pipeline.margin.1),
+            margin: Margin::new(from, pipeline.margin.0, pipeline.margin.1, pipeline.held_wal_max),
             began: Instant::now(),
             queue: Queue::default(),
             server_end: from,
@@ -138,6 +138,7 @@ impl<'p> Session<'p> {
         let health = Arc::clone(&self.pipeline.health);
         loop {
             self.tell_applied();
+            self.note_snapshot();
             self.take_buffered()?;
             self.launch();
             self.tell_applied();

@@ -16,6 +16,7 @@ pub mod sweep;
 pub mod table;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -34,6 +35,9 @@ use crate::txn::CommitInfo;
 pub use pace::Pace;
 use read::Rows;
 use table::Table;
+
+/// Pause before rows are read again because of a commit that they may not have seen: it may wait for long.
+const READ_AGAIN: Duration = Duration::from_millis(100);
 
 /// What reading users works with.
 #[derive(Clone)]
@@ -69,7 +73,11 @@ impl Reader {
     async fn hand_over(&self, planned: (Vec<KeyPlan>, Vec<Refused>), rows: Rows) -> Result<ChunkEnd> {
         let ((plans, refused), Rows { snapshot, read_before, .. }) = (planned, rows);
         let chunk = |done| Chunk { plans, refused, snapshot, read_before, compares: None, told: None, done };
-        self.errand(|done| Errand::Chunk(chunk(done))).await
+        let end = self.errand(|done| Errand::Chunk(chunk(done))).await?;
+        if end == ChunkEnd::ReadAgain {
+            tokio::time::sleep(READ_AGAIN).await;
+        }
+        Ok(end)
     }
 
     /// What these rows do to Redis, and those that touch no key.

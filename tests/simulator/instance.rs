@@ -136,6 +136,7 @@ impl Process {
             key_map,
             limits: config.stream.clone(),
             margin: (config.redis.replay_margin, config.redis.replay_margin_bytes),
+            held_wal_max: config.held_wal_max(),
             errands: errand_inbox,
             repairs,
             asked,

@@ -34,11 +34,15 @@ impl Session<'_> {
     }
 
     pub(super) fn queue_status(&mut self, reply_requested: bool) {
-        let told = self.pipeline.health.progress().take_snapshot();
-        told.into_iter().for_each(|snapshot| self.pipeline.unseen.seen(snapshot));
         let flushed = self.margin.acknowledgeable(self.began.elapsed(), self.pipeline.unseen.first());
         self.pipeline.acknowledged = flushed;
         self.stream.queue_status(self.tracker.received_lsn(), flushed, reply_requested);
+    }
+
+    /// Takes in what snapshots see, where that is news.
+    pub(super) fn note_snapshot(&mut self) {
+        let told = self.pipeline.health.progress().take_snapshot();
+        told.into_iter().for_each(|snapshot| self.pipeline.unseen.seen(snapshot));
     }
 
     /// Tells how things stand.
