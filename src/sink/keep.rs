@@ -132,12 +132,20 @@ impl Sink {
         checkpoint: &Checkpoint,
     ) -> std::result::Result<Stored, Trouble> {
         let mut stored = Stored::Everywhere;
+        let mut full = None;
         for (address, key, id) in self.checkpoint_keys() {
             let text = self.text_of(checkpoint, &address, id);
             // Where none was read none may be there: another instance may have begun since.
             let before = self.kept.held.get(&key).cloned().unwrap_or_default();
             let command = self.lanes.open(&address).await?.scripts.keep(key.clone(), before, text.clone());
-            let reply = self.lanes.ask(&address, command).await?;
+            let reply = match self.lanes.ask(&address, command).await {
+                // The others may have none yet.
+                Err(trouble) if matches!(trouble.error, NodeError::OutOfMemory) => {
+                    full = Some(trouble);
+                    continue;
+                }
+                reply => reply?,
+            };
             if reply.utf8() != Some("OK") {
                 self.is_master(&address).await?;
                 return Ok(self.lost(&address, key, reply));
@@ -149,7 +157,12 @@ impl Sink {
                 stored = Stored::Unkept(fault);
             }
         }
-        Ok(stored)
+        full.map_or(Ok(stored), Err)
+    }
+
+    /// Whether every node has a checkpoint, be it an older one: whoever forgets what came since is found out.
+    pub fn has_checkpoints(&self) -> bool {
+        self.checkpoint_keys().iter().all(|(_, key, _)| self.kept.held.contains_key(key))
     }
 
     fn text_of(&self, checkpoint: &Checkpoint, address: &Address, node: String) -> Bytes {

@@ -313,7 +313,7 @@ impl Supervisor {
     /// forgot, and nobody would notice that one forgets what the stream brought before its first checkpoint.
     ///
     /// # Errors
-    /// A node that was connected again meanwhile, or has no memory left for it.
+    /// A node that was connected again meanwhile, or has none and no memory for one.
     async fn first_checkpoint(
         &self,
         pipeline: &mut Pipeline,
@@ -331,7 +331,7 @@ impl Supervisor {
         let (plans, checkpoint) = (Vec::new(), Some(checkpoint));
         sink.apply(&Flight { plans, fencing: Fencing::Stream, checkpoint }).await?;
         match sink.is_compared() {
-            true if sink.has_stored() || sink.unkept().is_some() => Ok(()),
+            true if sink.has_checkpoints() => Ok(()),
             true => Err(Error::transient(
                 "redis is out of memory: it cannot keep where the stream begins",
                 "raise maxmemory or let other keys expire",
