@@ -9,7 +9,7 @@ use super::super::table::Progress;
 use super::super::world::{PATIENCE, World, holds};
 use super::line::Line;
 use super::promised;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Transactions a second, before, meanwhile and after.
 const RATE: u32 = 1_000;
@@ -26,7 +26,8 @@ pub async fn cut(world: &mut World, progress: &Progress) -> Result<Vec<Row>> {
     progress.step(&format!("{RATE} transactions a second, {seconds} s of them without the database"));
     let line = Line::to(world.postgres.port()).await?;
     let (from, to) = (format!("127.0.0.1:{}/", world.postgres.port()), format!("127.0.0.1:{}/", line.port()));
-    let mut lockstep = world.installed.beside("cut", |text| text.replace(&from, &to))?.run()?;
+    let cuttable = world.installed.beside("cut", |text| text.replace(&from, &to))?;
+    let mut lockstep = cuttable.run()?;
     lockstep.is_ready(PATIENCE).await?;
     let before = measured(&mut lockstep).await?.events;
 
@@ -48,6 +49,10 @@ pub async fn cut(world: &mut World, progress: &Progress) -> Result<Vec<Row>> {
     let end = world.wal_end().await?;
     holds(&mut lockstep, end).await?;
     let events = measured(&mut lockstep).await?.events - before;
+    if (events - load.transactions() as f64).abs() > 0.5 {
+        let fact = format!("{events} events of {} transactions", load.transactions());
+        return Err(Error::definite(fact, "report this as a bug"));
+    }
     Ok(vec![
         Row::new("events", events, Unit::Events).beside("written", load.transactions() as f64),
         promised(format!("caught up after a cut of {seconds} s at {RATE}/s"), took, PROMISED),
