@@ -2,6 +2,7 @@
 //! transaction open.
 
 use super::Trial;
+use super::trial::QUIET;
 use crate::harness::eventually;
 
 pub async fn inject(trial: &mut Trial) {
@@ -15,6 +16,10 @@ pub async fn inject(trial: &mut Trial) {
     trial.world.drop_the_slot().await;
     trial.world.lockstep.is_not_ready_because("the new slot waits for pid").await;
     trial.progress(50).await;
+    // One whom no later event tells of.
+    let quiet = QUIET.start();
+    let change = format!("UPDATE users SET wallet_balance = wallet_balance + 1 WHERE id = {quiet}");
+    trial.world.sql(&change).await;
     open.batch_execute("COMMIT").await.expect("its end");
     let is_made = async || (made(trial).await > before).then_some(());
     eventually("another is made", is_made).await;
