@@ -10,7 +10,7 @@
 
 mod floor;
 mod listener;
-mod tally;
+pub(super) mod tally;
 pub(super) mod writer;
 
 use std::time::Duration;

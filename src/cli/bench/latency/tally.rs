@@ -82,7 +82,7 @@ pub fn tally(sent: &[Sent], heard: &[Heard], warm: Duration) -> Result<Figures> 
 }
 
 /// The smallest that is no smaller than so many of a hundred; of what is sorted.
-fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+pub fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     let rank = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
     sorted.get(rank).copied().unwrap_or_default()
 }

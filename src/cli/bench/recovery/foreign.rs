@@ -9,6 +9,7 @@ use fred::clients::Client;
 use fred::interfaces::HashesInterface;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::super::latency::tally::percentile;
 use super::super::latency::{Load, writer};
 use super::super::report::{Row, Unit};
 use super::super::table::Progress;
@@ -57,18 +58,14 @@ pub async fn foreign(world: &mut World, progress: &Progress) -> Result<Vec<Row>>
 
     let mut waits: Vec<Duration> = healed.waits;
     waits.sort_unstable();
-    let at = |percent: usize| {
-        let rank = (waits.len() * percent).div_ceil(100).saturating_sub(1);
-        waits.get(rank).copied().unwrap_or_default()
-    };
     let what = |of: &str| format!("foreign write healed, {of}");
     let cost = Row::new("Redis, CPU for watching and healing", (watched - unwatched).max(0.0), Unit::Percent);
     Ok(vec![
         Row::new("foreign writes healed", waits.len() as f64, Unit::Messages)
             .beside("written", f64::from(healed.written)),
-        promised(what("median"), at(50), PROMISED),
-        promised(what("p99"), at(99), PROMISED),
-        promised(what("longest"), at(100), PROMISED),
+        promised(what("median"), percentile(&waits, 50), PROMISED),
+        promised(what("p99"), percentile(&waits, 99), PROMISED),
+        promised(what("longest"), percentile(&waits, 100), PROMISED),
         cost.beside("promised at most", PROMISED_PERCENT),
     ])
 }
