@@ -25,7 +25,7 @@ pub struct Margin {
 }
 
 impl Margin {
-    /// Begins at `start`, which is acknowledged already. For nothing in the world more than `most` bytes are held back.
+    /// Begins at `start`, which is acknowledged already. No limit holds back more than `most` bytes.
     pub fn new(start: Lsn, time: Duration, bytes: u64, most: u64) -> Margin {
         Margin { time, bytes, most, acknowledged: start, newest: start, held: VecDeque::new() }
     }
@@ -42,8 +42,7 @@ impl Margin {
         self.held.push_back((now, lsn));
     }
 
-    /// What may be acknowledged at the time `now`, and no more than `limit` as long as that is not too far behind; never
-    /// goes back.
+    /// What may be acknowledged at the time `now`, and no more than `limit` unless that is too far behind; never goes back.
     pub fn acknowledgeable(&mut self, now: Duration, limit: Option<Lsn>) -> Lsn {
         while let Some(&(stored, lsn)) = self.held.front() {
             let held_back = self.newest.bytes_since(self.acknowledged);

@@ -22,7 +22,7 @@ use super::slots::Address;
 use super::{Applied, Fencing, Flight, Outcome, Sink};
 use crate::backoff::Outage;
 use crate::error::{Error, Result};
-use crate::keyplan::{Guard, KeyPlan};
+use crate::keyplan::Guard;
 
 /// First and longest delay between attempts: what waits for Redis waits this much longer when it is back.
 const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
@@ -194,8 +194,9 @@ impl Sink {
 
     fn cut(&self, flight: &Flight, derived: Vec<Vec<Bytes>>) -> Run {
         let mut run = Run::default();
-        let hides = |plan: &KeyPlan| matches!(&flight.fencing, Fencing::Snapshot { hidden, .. } if hidden.contains(&plan.user));
-        for (index, plan) in flight.plans.iter().enumerate().filter(|(_, plan)| !hides(plan)) {
+        for (index, plan) in
+            flight.plans.iter().enumerate().filter(|(_, plan)| !flight.fencing.hides(&plan.user))
+        {
             let keys = derived.get(index).map(Vec::as_slice).unwrap_or_default();
             match group::cut(plan, index, self.lanes.topology(), keys) {
                 Ok(parts) => {

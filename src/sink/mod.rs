@@ -117,6 +117,13 @@ pub enum Fencing {
     },
 }
 
+impl Fencing {
+    /// Whether a row of this user is skipped, whatever the fence says.
+    fn hides(&self, user: &User) -> bool {
+        matches!(self, Fencing::Snapshot { hidden, .. } if hidden.contains(user))
+    }
+}
+
 /// What became of one plan, in the order of [`Flight::plans`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
