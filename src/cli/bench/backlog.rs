@@ -1,5 +1,6 @@
 //! What is written to the database while Lockstep is away, and a second slot that stands before it.
 
+use super::daemon::nobody_streams;
 use super::table::Progress;
 use super::world::World;
 use crate::cli::output::grouped;
@@ -102,6 +103,7 @@ async fn begin(world: &World) -> Result<()> {
 
 /// Moves the second slot here.
 pub async fn stand_here(world: &World) -> Result<()> {
+    nobody_streams(world, SLOT).await?;
     let slot = format!(
         "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '{SLOT}';
          SELECT pg_create_logical_replication_slot('{SLOT}', 'pgoutput')"

@@ -150,8 +150,8 @@ async fn streams(world: &World, slot: &str, lockstep: &mut Lockstep) -> Result<u
     Err(Error::definite("lockstep does not stream", "see its log with \"lockstep demo --keep\""))
 }
 
-/// Waits until the walsender of the run before is gone: it would pass for the next one's.
-async fn nobody_streams(world: &World, slot: &str) -> Result<()> {
+/// Waits until the walsender of the run before is gone: it would pass for the next one's, or keep the slot from it.
+pub async fn nobody_streams(world: &World, slot: &str) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     while walsender(world, slot).await?.is_some() {
         if Instant::now() >= deadline {
@@ -164,7 +164,7 @@ async fn nobody_streams(world: &World, slot: &str) -> Result<()> {
 
 /// The process id of who streams from a slot.
 async fn walsender(world: &World, slot: &str) -> Result<Option<u32>> {
-    let row = world.client.query_one(STREAMS, &[&slot]).await.map_err(sql)?;
+    let Some(row) = world.client.query_opt(STREAMS, &[&slot]).await.map_err(sql)? else { return Ok(None) };
     let process: Option<i32> = row.try_get(0).map_err(sql)?;
     Ok(process.map(i32::unsigned_abs))
 }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::backlog::Backlog;
+use super::backlog::{Backlog, SLOT};
 use super::commands::Commands;
+use super::daemon::nobody_streams;
 use super::report::{Row, Unit};
 use super::stream::Read;
 use super::table::Progress;
@@ -49,6 +50,7 @@ pub async fn measure(
     let redis = usage::cpu_of_all(world.redis.ids())?.saturating_sub(before);
 
     progress.step("both at once");
+    nobody_streams(world, SLOT).await?;
     let mut both = JoinSet::new();
     both.spawn(reader(world, backlog));
     both.spawn(sender(world, &commands));
