@@ -1,14 +1,18 @@
 //! A slot that is dropped or invalidated: made anew, and what happened meanwhile reaches Redis by a load.
 
 use crate::harness::workload::Workload;
-use crate::harness::{On, World, eventually};
+use crate::harness::{On, Setup, World, eventually};
 
 on_both!(a_slot_that_was_dropped_while_running_is_made_anew, a_slot_that_was_dropped_while_away_is_made_anew);
 
 const USERS: u32 = 50;
 
 async fn world_with_users(on: On) -> World {
-    let world = World::running(on).await;
+    world_with_users_as(Setup::on(on)).await
+}
+
+async fn world_with_users_as(setup: Setup) -> World {
+    let world = World::running_as(setup).await;
     let users = format!("SELECT n, 'live', 1000 FROM generate_series(1, {USERS}) n");
     world.sql(&format!("INSERT INTO users (id, user_type, wallet_balance) {users}")).await;
     world.caught_up().await;
@@ -107,4 +111,20 @@ async fn the_transaction_that_a_new_slot_waits_for_is_named() {
     world.lockstep.is_not_ready_because(&format!("the new slot waits for pid {pid}")).await;
     open.batch_execute("COMMIT").await.unwrap();
     is_whole_again(&world).await;
+}
+
+/// It is in no later stream, and what is loaded before it is visible would lack it. The snapshot of another slot's stream
+/// does not make the server wait for less.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_slot_waits_for_a_commit_that_is_not_visible_yet() {
+    let config = "[audit]\nusers_per_second = 0\n".to_owned();
+    let world = world_with_users_as(Setup { config, ..Setup::on(On::Single) }).await;
+    world.sql("SELECT pg_create_logical_replication_slot('another', 'pgoutput')").await;
+    let held = world.held_commit("UPDATE users SET wallet_balance = 7 WHERE id = 7").await;
+    world.drop_the_slot().await;
+    world.lockstep.is_not_ready_because("the new slot waits for pid").await;
+    world.release_commits().await;
+    held.await.expect("the writer");
+    is_whole_again(&world).await;
+    world.sql("SELECT pg_drop_replication_slot('another')").await;
 }
