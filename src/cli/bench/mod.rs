@@ -37,7 +37,7 @@ use report::{Report, Row, Scenario};
 use table::Progress;
 
 /// More would be more WAL, a kilobyte for each event, than the server keeps for a slot.
-const MOST_EVENTS: i64 = 2_000_000;
+const MOST_EVENTS: i64 = 3_600_000;
 /// More would take most of what the machine has.
 const MOST_USERS: i64 = 5_000_000;
 /// The same.

@@ -98,7 +98,7 @@ fn settings(folder: &Path) -> [String; 8] {
         "listen_addresses=127.0.0.1".to_owned(),
         format!("unix_socket_directories={}", folder.display()),
         "wal_level=logical".to_owned(),
-        "max_slot_wal_keep_size=4GB".to_owned(),
+        "max_slot_wal_keep_size=8GB".to_owned(),
         // The comparison reads the commit time of a row.
         "track_commit_timestamp=on".to_owned(),
         "shared_buffers=64MB".to_owned(),
