@@ -42,7 +42,7 @@ pub(super) struct Checker {
     /// How fast the database is asked.
     pace: Pace,
     /// Whose derived keys are to be cleared, a second of them at most; and when that was done last.
-    unwatched: Vec<KeyPlan>,
+    unwatched: Vec<User>,
     cleared: Instant,
     described: Option<(Instant, Vec<Table>)>,
 }
@@ -112,16 +112,16 @@ impl Checker {
         if self.parts.ledger.mode() != ForeignWrites::Heal {
             return Ok(());
         }
-        self.clear(Clearing { keys: stale, plans: Vec::new() }).await
+        // Where the session ends, those who were changed lately are cleared by the next.
+        self.parts.clear(Clearing { keys: stale, plans: Vec::new() }).await.map(drop)
     }
 
     /// Those who were changed while not everything was announced: a derived key that was computed before and written behind it
     /// looks like any other.
     fn note_unwatched(&mut self, suspects: &mut [Suspect]) {
-        let key_map = &self.parts.reader.key_map;
         for suspect in suspects.iter_mut().filter(|suspect| suspect.cause.unwatched) {
             suspect.cause.unwatched = false;
-            self.unwatched.push(key_map.plan_derived(&suspect.user));
+            self.unwatched.push(suspect.user.clone());
         }
     }
 
@@ -130,16 +130,16 @@ impl Checker {
             return Ok(());
         }
         self.cleared = Instant::now();
-        let plans = std::mem::take(&mut self.unwatched);
-        match self.parts.ledger.mode() {
-            ForeignWrites::Heal => self.clear(Clearing { keys: Vec::new(), plans }).await,
-            ForeignWrites::Observe | ForeignWrites::Off => Ok(()),
+        let users = std::mem::take(&mut self.unwatched);
+        let is_cleared = match self.parts.ledger.mode() {
+            ForeignWrites::Heal => self.parts.clear_derived(&users).await?,
+            ForeignWrites::Observe | ForeignWrites::Off => true,
+        };
+        match is_cleared {
+            true => self.parts.ledger.cleared(users.len()),
+            false => self.parts.ledger.not_cleared(users),
         }
-    }
-
-    async fn clear(&self, clearing: Clearing) -> Result<()> {
-        let sent = self.parts.reader.errands.send(Errand::Clear(clearing)).await;
-        sent.map_err(|_| Error::definite("the pipeline stopped", ""))
+        Ok(())
     }
 
     /// Those who do not hold what was written last are compared with the database.

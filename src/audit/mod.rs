@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `watch` | has Redis announce what is written, while that is wanted |
 //! | `check` | compares suspects with what was written last, and then with the database |
-//! | `walk` | compares all users, slowly, for ever |
+//! | `walk` | compares all users, slowly, for ever; and clears what others derived of them, where anybody may have been missed |
 //!
 //! Who is a suspect, and why no foreign write is taken for one of ours, is written in
 //! [`Ledger`](crate::pipeline::ledger). Whoever differs goes the way of all rows that are read beside the stream, and is
@@ -18,17 +18,19 @@ use std::sync::Arc;
 
 use tokio::sync::watch as latest;
 
+use crate::balance::User;
 use crate::config::ForeignWrites;
 use crate::error::Result;
 use crate::metrics::AuditMetrics;
-use crate::pipeline::Ledger;
+use crate::pipeline::{Clear, Errand, Ledger};
 use crate::resync::Reader;
-use crate::sink::{TrackedReader, Way};
+use crate::sink::{Clearing, TrackedReader, Way};
 
 /// Where the way to read Redis is found while it is being watched.
 type Tracked = latest::Receiver<Option<TrackedReader>>;
 
 /// Looks after other writers.
+#[derive(Clone)]
 pub struct Auditor {
     reader: Reader,
     ledger: Arc<Ledger>,
@@ -41,6 +43,19 @@ impl Auditor {
         Auditor { reader, ledger, metrics }
     }
 
+    /// Has derived keys of these users deleted once more; false where the session ended before they were.
+    async fn clear_derived<'u>(&self, users: impl IntoIterator<Item = &'u User>) -> Result<bool> {
+        let plans = users.into_iter().map(|user| self.reader.key_map.plan_derived(user)).collect();
+        self.clear(Clearing { keys: Vec::new(), plans }).await
+    }
+
+    async fn clear(&self, clearing: Clearing) -> Result<bool> {
+        match self.reader.errand(|done| Errand::Clear(Clear { clearing, done })).await {
+            Err(forgotten) if forgotten.is_transient() => Ok(false),
+            ended => ended.map(|()| true),
+        }
+    }
+
     /// Watches, compares and walks until a fault is definite.
     pub async fn run(self, way: Way) -> Result<()> {
         if self.ledger.mode() == ForeignWrites::Off {
@@ -50,7 +65,7 @@ impl Auditor {
         let templates = self.reader.key_map.templates();
         let prefixes = templates.iter().map(|template| template.literal_head().to_owned().into()).collect();
         let watcher = watch::Watcher { way, prefixes, ledger: Arc::clone(&self.ledger), told };
-        let walker = walk::Walker::new(&self, tracked.clone());
+        let walker = walk::Walker::new(self.clone(), tracked.clone());
         let checker = check::Checker::new(self, tracked);
         tokio::select! {
             () = watcher.run() => Ok(()),

@@ -26,6 +26,8 @@ pub struct Checkpoint {
     pub applied: Lsn,
     /// The last transaction before it, where one is known.
     pub landmark: Option<Landmark>,
+    /// The commit from which on nobody has seen to what others derived of users who were changed; `None`: all are seen to.
+    pub unwatched: Option<Lsn>,
 }
 
 impl Checkpoint {

@@ -22,8 +22,8 @@ pub enum Errand {
     Quarantined(oneshot::Sender<Open>),
     /// The whole of a table is read, `schema.name`: its rows that touch no key will be told anew.
     Rereads(String),
-    /// Derived keys to be deleted once more; nobody waits for it.
-    Clear(Clearing),
+    /// Derived keys to be deleted once more.
+    Clear(Clear),
 }
 
 /// What was asked, and is done.
@@ -32,6 +32,15 @@ pub struct Finished {
     /// Its line of the record.
     pub line: String,
     /// Told once Redis keeps it no more.
+    pub done: oneshot::Sender<()>,
+}
+
+/// Derived keys to be deleted once more.
+#[derive(Debug)]
+pub struct Clear {
+    /// Which.
+    pub clearing: Clearing,
+    /// Told once they are gone.
     pub done: oneshot::Sender<()>,
 }
 

@@ -10,14 +10,14 @@ use super::chunks::{Chunk, ChunkEnd};
 use super::compared::{Compared, tell_anyway};
 use super::patience::patiently;
 use super::truncate::{Tally, truncate};
-use super::{Look, Mark};
+use super::{Clear, Look, Mark};
 use crate::balance::{Truncated, User};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Fault, Result};
 use crate::keyplan::{KeyMap, KeyPlan};
 use crate::lsn::Position;
 use crate::pgoutput::PgTime;
-use crate::sink::{Clearing, Fencing, Flight, Freshness, LoadMark, Outcome, Renewed, Sink};
+use crate::sink::{Fencing, Flight, Freshness, LoadMark, Outcome, Renewed, Sink};
 
 /// The glob of a look: `SCAN` finds keys by no other order than its own, so all templates are found at once.
 const EVERY_KEY: &[u8] = b"*";
@@ -67,7 +67,7 @@ pub enum Cargo {
     /// The record of the quarantine, and its version.
     Quarantine(String, u64),
     /// Derived keys that are deleted once more.
-    Clear(Clearing),
+    Clear(Clear),
 }
 
 /// What Redis acknowledged.
@@ -239,8 +239,9 @@ async fn fly(sink: &mut Sink, cargo: Cargo, stored: Option<Checkpoint>, key_map:
             let kept = patiently(sink, async |sink| sink.keep_quarantine(&record).await).await?;
             Ok(Landed { quarantine: kept.then_some(version), ..Landed::default() })
         }
-        Cargo::Clear(mut clearing) => {
+        Cargo::Clear(Clear { mut clearing, done }) => {
             patiently(sink, async |sink| sink.clear(&mut clearing).await).await?;
+            let _ = done.send(());
             Ok(Landed::default())
         }
         Cargo::Look(Look { walk, done }) => {

@@ -13,7 +13,9 @@
 //!
 //! Watching costs Redis something for each of our own events, so it is suspended while there are many or Redis is
 //! behind. Users whom the stream changes meanwhile are suspects [afterwards](Unwatched), and their derived keys are deleted
-//! once more. All others are left to the audit.
+//! once more, or everybody's where it is no longer known who they were. All others are left to the audit.
+
+mod derived;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,6 +27,7 @@ use tokio::sync::watch;
 use crate::balance::User;
 use crate::config::{Audit, ForeignWrites};
 use crate::keyplan::{Fate, KeyMap, KeyPlan, Timed};
+use crate::lsn::Lsn;
 use crate::metrics::AuditMetrics;
 use crate::sink::{Announced, Expectation, Outcome, Shape};
 
@@ -66,6 +69,8 @@ struct State {
     live: bool,
     out_live: bool,
     landed_live: bool,
+    /// The first commit of the last flight, which may not be counted yet.
+    out_from: Option<Lsn>,
     /// Since the last flight left, and since the one before did, which may not be counted yet.
     out: Sight,
     landed: Sight,
@@ -87,6 +92,13 @@ struct State {
 struct Written {
     left: Option<Arc<Expectation>>,
     at: Instant,
+}
+
+impl State {
+    /// Whether all of the flight that is counted next was announced: which of the last two that is, is not told.
+    fn is_live(&self) -> bool {
+        self.live && self.out_live && self.landed_live
+    }
 }
 
 impl Ledger {
@@ -117,9 +129,10 @@ impl Ledger {
         &self.timed
     }
 
-    /// A flight leaves: what is announced from now on may be its own.
-    pub fn departs(&self) {
+    /// A flight leaves that begins with this commit: what is announced from now on may be its own.
+    pub fn departs(&self, first: Option<Lsn>) {
         let mut state = self.state();
+        state.out_from = first;
         state.landed = std::mem::replace(&mut state.out, Sight::begin());
         (state.landed_live, state.out_live) = (state.out_live, state.live);
     }
@@ -131,18 +144,17 @@ impl Ledger {
         }
         let mut state = self.state();
         state.tempo.events += plans.len() as u64;
-        // Which of the two it was is not told.
-        let is_live = state.live && state.out_live && state.landed_live;
+        let is_live = state.is_live();
         for (plan, outcome) in plans.into_iter().zip(outcomes) {
             if !is_live {
                 if from_stream {
-                    self.change(&mut state, plan.user);
+                    self.change(&mut state, plan.user, plan.position.commit_lsn);
                 }
                 continue;
             }
-            let user = plan.user.clone();
+            let (user, commit) = (plan.user.clone(), plan.position.commit_lsn);
             if from_stream {
-                self.metrics.overflows.inc_by(state.unwatched.watched(&user, self.grace, now));
+                self.metrics.overflows.inc_by(state.unwatched.watched(&user, commit, self.grace, now));
             }
             // Its keys are deleted. To be read and refused once more, for ever, would put nothing right.
             let absent = matches!(outcome, Outcome::Refused { .. }).then(|| self.key_map.plan_absent(&user));
@@ -156,7 +168,7 @@ impl Ledger {
             let left = left.map(|left| Expectation::of(left, &self.timed, &mut state.shape));
             // A completed row alone leaves what is compared as it was, and deletes nothing.
             if left.is_some() || plan.row_xid.is_some() || plan.rereads {
-                self.remember(&mut state, &user, left.map(Arc::new), now);
+                self.remember(&mut state, (&user, commit), left.map(Arc::new), now);
             }
             self.add(&mut state, user, Cause::OURS, seen, now);
         }
@@ -169,7 +181,13 @@ impl Ledger {
         }
     }
 
-    fn remember(&self, state: &mut State, user: &User, left: Option<Arc<Expectation>>, now: Instant) {
+    fn remember(
+        &self,
+        state: &mut State,
+        (user, commit): (&User, Lsn),
+        left: Option<Arc<Expectation>>,
+        now: Instant,
+    ) {
         if let Some(written) = state.written.get_mut(user) {
             *written = Written { left, at: now };
         } else if state.written.len() < MAX_WRITTEN {
@@ -177,18 +195,20 @@ impl Ledger {
             state.old.push_back((now + self.grace * REMEMBERED_GRACES, user.clone()));
         } else {
             self.metrics.overflows.inc();
+            // What is derived of him behind it is not known for stale.
+            self.change(state, user.clone(), commit);
         }
     }
 
     /// The stream changed a user before anybody here watched; whoever streamed then may have watched no longer.
-    pub fn changed_before(&self, user: User) {
+    pub fn changed_before(&self, user: User, commit: Lsn) {
         if self.mode != ForeignWrites::Off {
-            self.change(&mut self.state(), user);
+            self.change(&mut self.state(), user, commit);
         }
     }
 
-    fn change(&self, state: &mut State, user: User) {
-        if !state.unwatched.change(user) {
+    fn change(&self, state: &mut State, user: User, commit: Lsn) {
+        if !state.unwatched.change(user, commit) {
             self.metrics.overflows.inc();
         }
     }
@@ -227,19 +247,6 @@ impl Ledger {
                 Fate::Lasts => self.add(&mut state, user, Cause::ANNOUNCED, Seen::Lasting(key), now),
                 Fate::Expires => self.add(&mut state, user, Cause::ANNOUNCED, Seen::Expiring(key), now),
             }
-        }
-    }
-
-    fn refill(&self, state: &mut State, key: &Bytes, user: User, now: Instant) {
-        if let Some((_, announced)) = state.refills.get_mut(key) {
-            *announced = now;
-        } else if state.refills.len() < MAX_REFILLS {
-            // A copy: a key shares the buffer of all that were announced with it.
-            let key = Bytes::copy_from_slice(key);
-            state.refills_due.push_back((now + self.grace, key.clone()));
-            state.refills.insert(key, (user, now));
-        } else {
-            self.metrics.overflows.inc();
         }
     }
 
@@ -299,23 +306,6 @@ impl Ledger {
         }
     }
 
-    /// Derived keys to be deleted once more.
-    pub fn take_refills(&self, now: Instant) -> Vec<Bytes> {
-        let mut state = self.state();
-        let mut stale = Vec::new();
-        while let Some(key) = pop_due(&mut state.refills_due, now) {
-            let Some((user, announced)) = state.refills.remove(&key) else { continue };
-            let deleted_by = |written: &&Written| {
-                announced <= written.at + self.grace
-                    && written.left.as_ref().is_none_or(|left| left.deletes(&key))
-            };
-            if state.written.get(&user).filter(deleted_by).is_some() {
-                stale.push(key);
-            }
-        }
-        stale
-    }
-
     /// From now on everything that is written is announced.
     pub fn resume(&self) {
         let mut state = self.state();
@@ -328,24 +318,17 @@ impl Ledger {
     /// Something may not have been announced. What was written last is no longer known either.
     pub fn interrupt(&self) {
         let mut state = self.state();
-        let State { suspects, due, unwatched, mut written, old, tempo, .. } = std::mem::take(&mut *state);
+        let State { suspects, due, unwatched, mut written, old, tempo, out_from, .. } =
+            std::mem::take(&mut *state);
         // That they were written is still known, and that what is derived of them within the grace is stale.
         written.values_mut().for_each(|written| written.left = None);
         let users: Vec<User> = written.keys().cloned().collect();
-        *state = State { suspects, due, unwatched, written, old, tempo, ..State::default() };
+        *state = State { suspects, due, unwatched, written, old, tempo, out_from, ..State::default() };
         self.miss(&mut state);
-        users.into_iter().for_each(|user| self.change(&mut state, user));
+        // Those of the stream were changed lately.
+        let forgotten = users.into_iter().filter(|user| !state.unwatched.suspect(user.clone())).count();
+        self.metrics.overflows.inc_by(forgotten as u64);
         self.metrics.watching.set(0);
-    }
-
-    /// Something may not have been announced to those who delete derived keys.
-    pub fn misheard(&self) {
-        self.miss(&mut self.state());
-    }
-
-    /// The break is older than the news of it.
-    fn miss(&self, state: &mut State) {
-        self.metrics.overflows.inc_by(state.unwatched.miss());
     }
 
     /// How the stream stands: decides whether it is time to watch.

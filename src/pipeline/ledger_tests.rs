@@ -8,6 +8,8 @@ use crate::sink::Applied;
 use crate::txn::CommitInfo;
 
 const GRACE: Duration = Duration::from_secs(1);
+/// Where everything was committed.
+const COMMIT: Lsn = Lsn(16);
 /// From report to report.
 const QUARTER: Duration = Duration::from_millis(250);
 const APPLIED: Outcome = Outcome::Applied(Applied { as_update: false, retyped_keys: 0 });
@@ -25,8 +27,8 @@ fn live() -> Ledger {
 /// Watches, and what is written from here on left since.
 fn resume(ledger: &Ledger) {
     ledger.resume();
-    ledger.departs();
-    ledger.departs();
+    ledger.departs(None);
+    ledger.departs(None);
     // What they may have seen is not this test's.
     let mut state = ledger.state();
     state.out.blink();
@@ -39,12 +41,12 @@ fn a_flight_that_left_before_anybody_watched_is_none_that_was_watched() {
     let ledger = live();
     let of = |id: &str| vec![plan(&ledger, id, Kind::Updated, Value::Text("5".into()))];
     ledger.interrupt();
-    ledger.departs();
+    ledger.departs(None);
     ledger.resume();
     // The next one leaves before this one is counted.
-    ledger.departs();
+    ledger.departs(None);
     ledger.wrote(of("1"), &[APPLIED], true, now);
-    ledger.departs();
+    ledger.departs(None);
     ledger.wrote(of("2"), &[APPLIED], true, now);
     assert!(ledger.take_due(9, now).is_empty());
     let mut due = ledger.take_due(9, now + GRACE);
@@ -53,12 +55,12 @@ fn a_flight_that_left_before_anybody_watched_is_none_that_was_watched() {
 }
 
 fn plan(ledger: &Ledger, id: &str, kind: Kind, value: Value) -> KeyPlan {
-    let commit = CommitInfo { commit_lsn: Lsn(16), time: PgTime(0), xid: Xid64(9) };
+    let commit = CommitInfo { commit_lsn: COMMIT, time: PgTime(0), xid: Xid64(9) };
     ledger.key_map.plan(&Event {
         user: user(id),
         kind,
         commit: Arc::new(commit),
-        position: Position { commit_lsn: Lsn(16), ordinal: 0 },
+        position: Position { commit_lsn: COMMIT, ordinal: 0 },
         fields: vec![Field { name: "wallet_balance".into(), value }],
         balance_column: "wallet_balance".into(),
         changed: None,
@@ -126,8 +128,8 @@ fn of_whom_we_wrote_it_is_known_which_keys_were_announced() {
     let of = |id: &str, kind| plan(&ledger, id, kind, Value::Text("5".into()));
     let written = vec![of("1", Kind::Updated), of("2", Kind::Updated), of("3", Kind::Deleted)];
     // One flight is counted after the next has left.
-    ledger.departs();
-    ledger.departs();
+    ledger.departs(None);
+    ledger.departs(None);
     ledger.announced(&keys(&["user:{live:1}:config", "user_stats:live:1"]), now);
     ledger.wrote(written, &[APPLIED, APPLIED, APPLIED], true, now);
     ledger.announced(&keys(&["user_balance:live:1", "user:{live:1}:config"]), now);
@@ -157,23 +159,23 @@ fn what_was_announced_is_not_known_where_some_of_it_was_taken_since_the_flight_l
     ledger.wrote(vec![of("1")], &[APPLIED], true, now);
     assert_eq!(known(now + GRACE), [false], "it left before anything was announced");
 
-    ledger.departs();
+    ledger.departs(None);
     ledger.announced(&keys(&["user_balance:live:1"]), now);
     ledger.take_due(9, now + GRACE);
     // The next one leaves before this one is counted.
-    ledger.departs();
+    ledger.departs(None);
     ledger.wrote(vec![of("1"), of("2")], &[APPLIED, APPLIED], true, now);
     assert_eq!(known(now + GRACE), [false, true], "the first was looked at meanwhile");
 
-    ledger.departs();
-    ledger.departs();
+    ledger.departs(None);
+    ledger.departs(None);
     ledger.interrupt();
     resume(&ledger);
     ledger.wrote(vec![of("3")], &[APPLIED], true, now);
     assert_eq!(known(now + GRACE), [false], "nothing was announced in between");
 
-    ledger.departs();
-    ledger.departs();
+    ledger.departs(None);
+    ledger.departs(None);
     for id in 0..=MAX_SUSPECTS {
         ledger.announced(&keys_of(id), now);
     }
@@ -181,8 +183,8 @@ fn what_was_announced_is_not_known_where_some_of_it_was_taken_since_the_flight_l
     ledger.wrote(vec![of("999999")], &[APPLIED], true, now);
     assert_eq!(known(now + GRACE), [false], "there was no room for some");
 
-    ledger.departs();
-    ledger.departs();
+    ledger.departs(None);
+    ledger.departs(None);
     ledger.wrote(vec![of("3")], &[APPLIED], true, now);
     assert_eq!(known(now + GRACE), [true]);
 }
@@ -235,8 +237,69 @@ fn a_user_changed_again_is_no_overflow_where_the_room_is_taken() {
     }
     ledger.wrote(vec![of(7)], &[APPLIED], true, now);
     assert_eq!(ledger.metrics.overflows.get(), 0);
+    assert_eq!(ledger.is_everybody_due(), None);
     ledger.wrote(vec![of(MAX_USERS)], &[APPLIED], true, now);
     assert_eq!(ledger.metrics.overflows.get(), 1);
+    let due = ledger.is_everybody_due().expect("nobody knows any more who they are");
+    assert_eq!(ledger.unwatched_since(), Some(Lsn::ZERO));
+    ledger.everybody_cleared(due);
+    assert_eq!(ledger.is_everybody_due(), None);
+    assert_eq!(ledger.unwatched_since(), Some(COMMIT), "the others are still known");
+}
+
+#[test]
+fn since_when_changes_wait_is_known_until_the_last_is_seen_to() {
+    let now = Instant::now();
+    let ledger = live();
+    let of = |id: &str| plan(&ledger, id, Kind::Updated, Value::Text("5".into()));
+    ledger.departs(Some(COMMIT));
+    assert_eq!(ledger.unwatched_since(), None, "it is watched");
+    ledger.interrupt();
+    assert_eq!(
+        ledger.unwatched_since(),
+        Some(COMMIT),
+        "one that is not counted yet may be announced to nobody"
+    );
+    ledger.wrote(vec![of("1")], &[APPLIED], true, now);
+    resume(&ledger);
+    ledger.changed_before(user("2"), Lsn(COMMIT.0 - 1));
+    assert_eq!(ledger.unwatched_since(), Some(Lsn(COMMIT.0 - 1)));
+    assert!(ledger.take_due(9, now).is_empty());
+    assert_eq!(ledger.take_due(9, now + GRACE).len(), 2);
+    ledger.cleared(1);
+    ledger.not_cleared(vec![user("2")]);
+    assert_eq!(ledger.unwatched_since(), Some(Lsn(COMMIT.0 - 1)), "one has to wait again");
+    assert!(ledger.take_due(9, now + GRACE).is_empty());
+    assert_eq!(ledger.take_due(9, now + GRACE * 2).len(), 1);
+    ledger.cleared(1);
+    assert_eq!(ledger.unwatched_since(), None);
+}
+
+#[test]
+fn where_it_is_unknown_whose_changes_wait_everybody_is_due_until_all_that_was_forgotten_is_cleared() {
+    let ledger = live();
+    ledger.forgot();
+    let due = ledger.is_everybody_due().expect("anybody may have been changed");
+    ledger.forgot();
+    ledger.everybody_cleared(due);
+    let due = ledger.is_everybody_due().expect("those who were forgotten meanwhile may be behind the walk");
+    ledger.everybody_cleared(due);
+    assert_eq!(ledger.is_everybody_due(), None);
+}
+
+#[test]
+fn a_change_too_many_to_be_remembered_is_cleared_for_what_was_derived_cannot_be_judged() {
+    let now = Instant::now();
+    let ledger = live();
+    let of = |id: usize| plan(&ledger, &id.to_string(), Kind::Updated, Value::Text("5".into()));
+    for id in 0..=MAX_WRITTEN {
+        ledger.wrote(vec![of(id)], &[APPLIED], true, now);
+    }
+    let due = ledger.take_due(MAX_SUSPECTS, now + GRACE);
+    assert_eq!(due.len(), MAX_WRITTEN + 1);
+    let later = ledger.take_due(9, now + GRACE * 2);
+    let users: Vec<_> = later.iter().map(|suspect| (&*suspect.user.id, suspect.cause.unwatched)).collect();
+    assert_eq!(users, [(&*MAX_WRITTEN.to_string(), true)]);
 }
 
 #[test]
@@ -313,7 +376,7 @@ fn what_was_derived_unheard_is_known_as_far_back_as_silence_may_last() {
 fn whom_the_stream_changed_before_the_session_is_looked_at() {
     let now = Instant::now();
     let ledger = live();
-    ledger.changed_before(user("1"));
+    ledger.changed_before(user("1"), Lsn(16));
     assert!(ledger.take_due(9, now).is_empty());
     let due = ledger.take_due(9, now + GRACE);
     assert_eq!(due.iter().map(|suspect| suspect.cause.unwatched).collect::<Vec<_>>(), [true]);

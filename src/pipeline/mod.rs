@@ -38,7 +38,7 @@ mod unseen;
 mod unwatched;
 
 pub use chunks::{Chunk, ChunkEnd, Compares};
-pub use errand::{Errand, ErrandSender, Finished, Look, Mark};
+pub use errand::{Clear, Errand, ErrandSender, Finished, Look, Mark};
 pub use heal::{Cure, Outset};
 pub use ledger::Ledger;
 pub use suspect::Suspect;
@@ -78,9 +78,9 @@ pub struct Identity {
 }
 
 impl Identity {
-    fn checkpoint(&self, applied: Lsn, landmark: Option<Landmark>) -> Checkpoint {
+    fn checkpoint(&self, applied: Lsn, landmark: Option<Landmark>, unwatched: Option<Lsn>) -> Checkpoint {
         let Identity { slot, system_id, timeline } = self.clone();
-        Checkpoint { slot, system_id, timeline, applied, landmark }
+        Checkpoint { slot, system_id, timeline, applied, landmark, unwatched }
     }
 }
 
@@ -240,7 +240,7 @@ impl Pipeline {
                 let value = self.asked.finish(&line);
                 return Some(Cargo::Mark(Mark { mark: LoadMark::Asked, value, done }));
             }
-            Some(Errand::Clear(clearing)) => return Some(Cargo::Clear(clearing)),
+            Some(Errand::Clear(clear)) => return Some(Cargo::Clear(clear)),
             Some(Errand::Chunk(_) | Errand::Quarantined(_) | Errand::Rereads(_)) | None => {}
         }
         while let Some(chunk) = self.chunks.ready(applied) {
@@ -256,8 +256,10 @@ impl Pipeline {
     }
 
     fn depart(&mut self, cargo: Cargo, checkpoint: Option<Checkpoint>, fresh: Option<Freshness>) {
+        let mut first = None;
         match &cargo {
             Cargo::Events { plans, committed } => {
+                first = plans.first().map(|plan| plan.position.commit_lsn);
                 self.out_since = committed.first().copied();
                 plans.last().into_iter().for_each(|plan| self.known.note_sent(plan.position));
             }
@@ -271,7 +273,7 @@ impl Pipeline {
             | Cargo::Quarantine(..)
             | Cargo::Clear(_) => {}
         }
-        self.ledger.departs();
+        self.ledger.departs(first);
         self.lane.depart(cargo, (checkpoint, fresh), &self.key_map);
     }
 

@@ -231,7 +231,9 @@ impl<'p> Session<'p> {
                 self.pipeline.unseen.changed(window.commit.xid, &event.user);
             }
             match output {
-                Output::Event(event) if !is_new => self.pipeline.ledger.changed_before(event.user),
+                Output::Event(event) if !is_new => {
+                    self.pipeline.ledger.changed_before(event.user, window.commit.commit_lsn);
+                }
                 // Planned here, while the flight before is out.
                 Output::Event(event) => {
                     self.queue.push_event(self.pipeline.key_map.plan(&event), event.commit.time);
@@ -309,7 +311,8 @@ impl<'p> Session<'p> {
         let landmark = self.landmarks.applied(applied);
         // One from the middle of what is sent again is not the last before what is held.
         let landmark = landmark.filter(|_| applied >= held || self.pipeline.known.counted().is_some());
-        self.identity.checkpoint(applied.max(held), landmark)
+        let unwatched = self.pipeline.ledger.unwatched_since();
+        self.identity.checkpoint(applied.max(held), landmark, unwatched)
     }
 
     async fn land(&mut self, landed: Landed) {

@@ -228,7 +228,9 @@ impl Sink {
 
 fn checkpoint(stored: StoredCheckpoint) -> Option<Checkpoint> {
     let applied: Lsn = stored.applied.parse().ok()?;
-    let StoredCheckpoint { slot, system_id, timeline, last, .. } = stored;
+    let StoredCheckpoint { slot, system_id, timeline, last, unwatched, .. } = stored;
     let landmark = last.and_then(|last| last.read());
-    Some(Checkpoint { slot, system_id, timeline, applied, landmark })
+    // One that cannot be read tells that there are some.
+    let unwatched = unwatched.map(|since| since.parse().unwrap_or(Lsn::ZERO));
+    Some(Checkpoint { slot, system_id, timeline, applied, landmark, unwatched })
 }

@@ -48,6 +48,9 @@ pub(super) struct StoredCheckpoint {
     /// The last transaction that it counts.
     #[serde(default)]
     pub(super) last: Option<StoredLandmark>,
+    /// The commit from which on changes were not watched and are not seen to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) unwatched: Option<String>,
     /// Flights of rows read beside the stream that were written before it, to whatever node.
     #[serde(default)]
     pub(super) rows: u64,
@@ -85,7 +88,7 @@ impl StoredCheckpoint {
         epoch: Option<u32>,
         rows: u64,
     ) -> StoredCheckpoint {
-        let Checkpoint { slot, system_id, timeline, applied, landmark } = checkpoint.clone();
+        let Checkpoint { slot, system_id, timeline, applied, landmark, unwatched } = checkpoint.clone();
         let (run, history) = (String::new(), String::new());
         StoredCheckpoint {
             slot,
@@ -95,6 +98,7 @@ impl StoredCheckpoint {
             node,
             epoch,
             last: landmark.map(StoredLandmark::of),
+            unwatched: unwatched.map(|since| since.to_string()),
             rows,
             run,
             history,

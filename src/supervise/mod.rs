@@ -245,6 +245,7 @@ impl Supervisor {
         pipeline.set_out(outset);
         if !is_continued(pipeline, server) {
             pipeline.forget_errands();
+            note_unwatched(pipeline, server, &records);
         }
         pipeline.note_loaded(reason.is_none());
         // From here on the load that follows is the reason not to be ready.
@@ -326,6 +327,7 @@ impl Supervisor {
             timeline: server.timeline,
             applied: outset.held,
             landmark: outset.counted.map(|counted| counted.landmark),
+            unwatched: pipeline.ledger().unwatched_since(),
         };
         let sink = pipeline.sink().await?;
         let (plans, checkpoint) = (Vec::new(), Some(checkpoint));
@@ -357,6 +359,16 @@ fn redis_side(pipeline: &Pipeline, server: &ServerSide, records: &Records) -> Re
         loaded: records.loaded.is_some() && records.load.is_none(),
         published: mark.and_then(|mark| cursor::recorded(mark)),
         epoch: records.epoch,
+    }
+}
+
+/// Another instance has streamed: it may have known of changes that nobody watched, and are not sent again.
+fn note_unwatched(pipeline: &Pipeline, server: &ServerSide, records: &Records) {
+    let checkpoints = records.nodes.iter().filter_map(|node| node.checkpoint.as_ref());
+    let since = checkpoints.filter_map(|checkpoint| checkpoint.unwatched).min();
+    if since.is_some_and(|since| since < server.confirmed_flush) {
+        tracing::info!("derived keys of all users are deleted once more: some may be of older balances");
+        pipeline.ledger().forgot();
     }
 }
 

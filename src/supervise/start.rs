@@ -227,6 +227,7 @@ mod tests {
             timeline: 1,
             applied: Lsn(applied),
             landmark: None,
+            unwatched: None,
         })
     }
 

@@ -124,6 +124,7 @@ fn checkpoint(applied: u64) -> Checkpoint {
         timeline: 1,
         applied: Lsn(applied),
         landmark: None,
+        unwatched: None,
     }
 }
 

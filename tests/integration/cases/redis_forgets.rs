@@ -22,7 +22,7 @@ pub fn with_a_wide_margin(world: &World) {
     with_a_margin(world, "5m");
 }
 
-fn with_a_margin(world: &World, margin: &str) {
+pub fn with_a_margin(world: &World, margin: &str) {
     let configuration = world.lockstep.configuration();
     world
         .lockstep
@@ -277,7 +277,7 @@ async fn a_redis_that_is_restarted_empty_is_filled_again(on: On) {
     world.lockstep.wait_ready().await;
 }
 
-async fn confirmed_flush(world: &World) -> u64 {
+pub async fn confirmed_flush(world: &World) -> u64 {
     let confirmed = world.postgres.value("SELECT confirmed_flush_lsn FROM pg_replication_slots").await;
     confirmed.as_deref().and_then(lsn).expect("a position")
 }

@@ -2,6 +2,7 @@
 
 use super::{NO_AUDIT, derived, is_watched, watched};
 use crate::cases::config_of;
+use crate::cases::redis_forgets::{confirmed_flush, with_a_margin};
 use crate::harness::subscriber::lsn;
 use crate::harness::{On, Setup, World, eventually};
 
@@ -10,7 +11,8 @@ on_both!(
     what_is_written_while_lockstep_catches_up_is_found,
     what_is_derived_while_lockstep_catches_up_is_deleted,
     what_is_written_right_before_a_crash_is_found_after_it,
-    what_is_derived_right_before_a_rolling_restart_is_deleted_after_it
+    what_is_derived_right_before_a_rolling_restart_is_deleted_after_it,
+    what_is_derived_unwatched_before_a_crash_that_nothing_sends_again_is_deleted
 );
 
 async fn what_is_written_while_the_tracking_connection_is_gone_is_found(on: On) {
@@ -121,4 +123,49 @@ async fn what_is_derived_while_announcements_are_lost_without_a_word_is_deleted(
     eventually("the silence is noticed", noticed).await;
     line.hold_announcements(false);
     derived::is_gone(&world).await;
+}
+
+/// While users are loaded nothing is watched, and who was changed is known to the one that dies: the slot stands past it.
+async fn what_is_derived_unwatched_before_a_crash_that_nothing_sends_again_is_deleted(on: On) {
+    let load = "[load]\nworkers = 1\nchunk_rows = 5\n";
+    let config = format!("{NO_AUDIT}{load}users_per_second = 5\n");
+    let world = World::set_up(Setup { config, ..Setup::on(on) }).await;
+    with_a_margin(&world, "0s");
+    world.sql("INSERT INTO users (id, user_type, wallet_balance) SELECT n, 'live', 100 FROM generate_series(1, 2000) n").await;
+    world.lockstep.init().await;
+    world.lockstep.spawn(&["run"]);
+    let loaded = async || {
+        let mark = world.store.get("lockstep:load:lockstep").await?;
+        mark.contains("\"up_to\":\"").then_some(())
+    };
+    eventually("the first users are loaded", loaded).await;
+    credited(&world).await;
+    derived::refill(&world, "computed from 100").await;
+    let end = world.postgres.value("SELECT pg_current_wal_lsn()").await.and_then(|end| lsn(&end));
+    let forgets = async || (Some(confirmed_flush(&world).await) >= end).then_some(());
+    eventually("the slot stands past the change", forgets).await;
+    world.lockstep.kill9();
+    assert!(world.store.exists(derived::DERIVED[0]).await);
+    world.lockstep.configure(&world.lockstep.configuration().replace("users_per_second = 5\n", ""));
+    world.lockstep.run().await;
+    derived::is_gone(&world).await;
+    let told = "derived keys of all users were deleted once more";
+    let is_over = async || world.lockstep.log().contains(told).then_some(());
+    eventually("all users are cleared", is_over).await;
+    derived::refill(&world, "computed from 101").await;
+    is_seen_to(&world).await;
+    for key in derived::DERIVED {
+        assert!(world.store.exists(key).await, "{key} was fresh");
+    }
+}
+
+/// A user who is changed now has what was derived of him deleted a grace later: so has everybody who was changed before.
+async fn is_seen_to(world: &World) {
+    let key = "user_stats:live:2";
+    world.credit(2, "1").await;
+    let applied = async || (world.store.get("user_balance:live:2").await? == "101").then_some(());
+    eventually("the credit is in redis", applied).await;
+    world.store.set(key, "computed from 100").await;
+    let gone = async || (!world.store.exists(key).await).then_some(());
+    eventually("what was derived from an older balance is gone", gone).await;
 }
