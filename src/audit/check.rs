@@ -132,7 +132,10 @@ impl Checker {
         self.cleared = Instant::now();
         let users = std::mem::take(&mut self.unwatched);
         let is_cleared = match self.parts.ledger.mode() {
-            ForeignWrites::Heal => self.parts.clear_derived(&users).await?,
+            ForeignWrites::Heal => {
+                let plans = users.iter().map(|user| self.parts.reader.key_map.plan_derived(user));
+                self.parts.clear(Clearing { keys: Vec::new(), plans: plans.collect() }).await?
+            }
             ForeignWrites::Observe | ForeignWrites::Off => true,
         };
         match is_cleared {

@@ -4,13 +4,15 @@
 //! |---|---|
 //! | `watch` | has Redis announce what is written, while that is wanted |
 //! | `check` | compares suspects with what was written last, and then with the database |
-//! | `walk` | compares all users, slowly, for ever; and clears what others derived of them, where anybody may have been missed |
+//! | `walk` | compares all users, slowly, for ever |
+//! | `clear` | deletes what others derived of anybody, where it is not known of whom it may be stale |
 //!
 //! Who is a suspect, and why no foreign write is taken for one of ours, is written in
 //! [`Ledger`](crate::pipeline::ledger). Whoever differs goes the way of all rows that are read beside the stream, and is
 //! compared once more there, with no flight of ours out: only what differs then is wrong.
 
 mod check;
+mod clear;
 mod walk;
 mod watch;
 
@@ -18,7 +20,6 @@ use std::sync::Arc;
 
 use tokio::sync::watch as latest;
 
-use crate::balance::User;
 use crate::config::ForeignWrites;
 use crate::error::Result;
 use crate::metrics::AuditMetrics;
@@ -43,12 +44,7 @@ impl Auditor {
         Auditor { reader, ledger, metrics }
     }
 
-    /// Has derived keys of these users deleted once more; false where the session ended before they were.
-    async fn clear_derived<'u>(&self, users: impl IntoIterator<Item = &'u User>) -> Result<bool> {
-        let plans = users.into_iter().map(|user| self.reader.key_map.plan_derived(user)).collect();
-        self.clear(Clearing { keys: Vec::new(), plans }).await
-    }
-
+    /// Has derived keys deleted once more; false where the session ended before they were.
     async fn clear(&self, clearing: Clearing) -> Result<bool> {
         match self.reader.errand(|done| Errand::Clear(Clear { clearing, done })).await {
             Err(forgotten) if forgotten.is_transient() => Ok(false),
@@ -65,12 +61,21 @@ impl Auditor {
         let templates = self.reader.key_map.templates();
         let prefixes = templates.iter().map(|template| template.literal_head().to_owned().into()).collect();
         let watcher = watch::Watcher { way, prefixes, ledger: Arc::clone(&self.ledger), told };
-        let walker = walk::Walker::new(self.clone(), tracked.clone());
+        let walker = walk::Walker::new(&self, tracked.clone());
+        let clearer = clear::Clearer { parts: self.clone(), tracked: tracked.clone() };
         let checker = check::Checker::new(self, tracked);
         tokio::select! {
             () = watcher.run() => Ok(()),
             ended = walker.run() => ended,
+            ended = clearer.run() => ended,
             ended = checker.run() => ended,
         }
+    }
+}
+
+/// Not while there is no way to read Redis: it is busy then, or away.
+async fn while_watched(tracked: &mut Tracked) {
+    if tracked.wait_for(Option::is_some).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }

@@ -146,15 +146,15 @@ impl Ledger {
         state.tempo.events += plans.len() as u64;
         let is_live = state.is_live();
         for (plan, outcome) in plans.into_iter().zip(outcomes) {
-            if !is_live {
-                if from_stream {
-                    self.change(&mut state, plan.user, plan.position.commit_lsn);
-                }
-                continue;
-            }
             let (user, commit) = (plan.user.clone(), plan.position.commit_lsn);
-            if from_stream {
+            if from_stream && is_live && *outcome != Outcome::Skipped {
                 self.metrics.overflows.inc_by(state.unwatched.watched(&user, commit, self.grace, now));
+            } else if from_stream {
+                // One that was skipped was sent again: whoever applied it may have watched no longer.
+                self.change(&mut state, user.clone(), commit);
+            }
+            if !is_live {
+                continue;
             }
             // Its keys are deleted. To be read and refused once more, for ever, would put nothing right.
             let absent = matches!(outcome, Outcome::Refused { .. }).then(|| self.key_map.plan_absent(&user));
@@ -194,7 +194,6 @@ impl Ledger {
             state.written.insert(user.clone(), Written { left, at: now });
             state.old.push_back((now + self.grace * REMEMBERED_GRACES, user.clone()));
         } else {
-            self.metrics.overflows.inc();
             // What is derived of him behind it is not known for stale.
             self.change(state, user.clone(), commit);
         }
@@ -272,7 +271,9 @@ impl Ledger {
         // One by one these are read from the database, and who is announced meanwhile must not wait behind them.
         let is_idle = taken.len() < limit && state.suspects.len() < MAX_SUSPECTS / 2;
         if is_idle && state.live {
-            for user in state.unwatched.take(UNWATCHED_AT_ONCE) {
+            // Who is a suspect already would be looked at too early.
+            let State { unwatched, suspects, .. } = &mut *state;
+            for user in unwatched.take(UNWATCHED_AT_ONCE, |user| !suspects.contains_key(user)) {
                 self.add(&mut state, user, Cause::UNWATCHED, Seen::Nothing, now);
             }
         }
@@ -325,9 +326,8 @@ impl Ledger {
         let users: Vec<User> = written.keys().cloned().collect();
         *state = State { suspects, due, unwatched, written, old, tempo, out_from, ..State::default() };
         self.miss(&mut state);
-        // Those of the stream were changed lately.
-        let forgotten = users.into_iter().filter(|user| !state.unwatched.suspect(user.clone())).count();
-        self.metrics.overflows.inc_by(forgotten as u64);
+        // The commits of those whom the stream changed have just been noted as missed.
+        users.into_iter().for_each(|user| self.doubt(&mut state, user));
         self.metrics.watching.set(0);
     }
 

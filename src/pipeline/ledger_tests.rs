@@ -241,10 +241,10 @@ fn a_user_changed_again_is_no_overflow_where_the_room_is_taken() {
     ledger.wrote(vec![of(MAX_USERS)], &[APPLIED], true, now);
     assert_eq!(ledger.metrics.overflows.get(), 1);
     let due = ledger.is_everybody_due().expect("nobody knows any more who they are");
-    assert_eq!(ledger.unwatched_since(), Some(Lsn::ZERO));
+    assert_eq!(ledger.unwatched_since(now), Some(Lsn::ZERO));
     ledger.everybody_cleared(due);
     assert_eq!(ledger.is_everybody_due(), None);
-    assert_eq!(ledger.unwatched_since(), Some(COMMIT), "the others are still known");
+    assert_eq!(ledger.unwatched_since(now), Some(COMMIT), "the others are still known");
 }
 
 #[test]
@@ -252,27 +252,87 @@ fn since_when_changes_wait_is_known_until_the_last_is_seen_to() {
     let now = Instant::now();
     let ledger = live();
     let of = |id: &str| plan(&ledger, id, Kind::Updated, Value::Text("5".into()));
+    let since = || ledger.unwatched_since(now);
     ledger.departs(Some(COMMIT));
-    assert_eq!(ledger.unwatched_since(), None, "it is watched");
+    assert_eq!(since(), None, "it is watched");
     ledger.interrupt();
-    assert_eq!(
-        ledger.unwatched_since(),
-        Some(COMMIT),
-        "one that is not counted yet may be announced to nobody"
-    );
+    assert_eq!(since(), Some(COMMIT), "one that is not counted yet may be announced to nobody");
     ledger.wrote(vec![of("1")], &[APPLIED], true, now);
     resume(&ledger);
-    ledger.changed_before(user("2"), Lsn(COMMIT.0 - 1));
-    assert_eq!(ledger.unwatched_since(), Some(Lsn(COMMIT.0 - 1)));
+    let before = Lsn(COMMIT.0 - 1);
+    ledger.changed_before(user("2"), before);
+    assert_eq!(since(), Some(before));
     assert!(ledger.take_due(9, now).is_empty());
     assert_eq!(ledger.take_due(9, now + GRACE).len(), 2);
     ledger.cleared(1);
     ledger.not_cleared(vec![user("2")]);
-    assert_eq!(ledger.unwatched_since(), Some(Lsn(COMMIT.0 - 1)), "one has to wait again");
+    assert_eq!(since(), Some(before), "one has to wait again");
     assert!(ledger.take_due(9, now + GRACE).is_empty());
     assert_eq!(ledger.take_due(9, now + GRACE * 2).len(), 1);
     ledger.cleared(1);
-    assert_eq!(ledger.unwatched_since(), None);
+    assert_eq!(since(), None);
+}
+
+#[test]
+fn a_change_that_is_watched_waits_until_what_was_derived_behind_it_is_deleted() {
+    let now = Instant::now();
+    let ledger = live();
+    ledger.wrote(vec![plan(&ledger, "1", Kind::Updated, Value::Text("5".into()))], &[APPLIED], true, now);
+    assert_eq!(ledger.unwatched_since(now + GRACE * 2), Some(COMMIT));
+    assert_eq!(ledger.unwatched_since(now + GRACE * 3), None);
+}
+
+#[test]
+fn who_is_changed_unwatched_while_he_is_a_suspect_becomes_one_again_afterwards() {
+    let now = Instant::now();
+    let ledger = live();
+    let changes_unwatched = |at: Instant| {
+        ledger.interrupt();
+        ledger.wrote(vec![plan(&ledger, "1", Kind::Updated, Value::Text("5".into()))], &[APPLIED], true, at);
+        resume(&ledger);
+    };
+    let unwatched = |due: Vec<Suspect>| due.iter().map(|suspect| suspect.cause.unwatched).collect::<Vec<_>>();
+    changes_unwatched(now);
+    assert!(ledger.take_due(9, now).is_empty());
+    changes_unwatched(now + GRACE / 2);
+    assert!(ledger.take_due(9, now + GRACE / 2).is_empty());
+    assert_eq!(unwatched(ledger.take_due(9, now + GRACE)), [true]);
+    ledger.cleared(1);
+    assert_eq!(
+        ledger.unwatched_since(now + GRACE),
+        Some(COMMIT),
+        "what was derived of the second may be to come"
+    );
+    assert_eq!(unwatched(ledger.take_due(9, now + GRACE * 2)), [true]);
+    ledger.cleared(1);
+    assert_eq!(ledger.unwatched_since(now + GRACE * 2), None);
+}
+
+#[test]
+fn what_is_sent_again_and_skipped_was_not_watched() {
+    let now = Instant::now();
+    let ledger = live();
+    let again = vec![plan(&ledger, "1", Kind::Updated, Value::Text("5".into()))];
+    ledger.wrote(again, &[Outcome::Skipped], true, now);
+    let due = ledger.take_due(9, now + GRACE);
+    assert_eq!(due.iter().map(|suspect| suspect.cause.unwatched).collect::<Vec<_>>(), [false]);
+    let due = ledger.take_due(9, now + GRACE * 2);
+    assert_eq!(due.iter().map(|suspect| suspect.cause.unwatched).collect::<Vec<_>>(), [true]);
+}
+
+#[test]
+fn a_burst_too_large_to_be_remembered_is_over_once_its_silence_would_have_been_noticed() {
+    let now = Instant::now();
+    for (later, everybody) in [(GRACE, true), (crate::sink::UNHEARD + GRACE * 2, false)] {
+        let ledger = live();
+        let of = |id: usize| vec![plan(&ledger, &id.to_string(), Kind::Updated, Value::Text("5".into()))];
+        for id in 0..=MAX_USERS {
+            ledger.wrote(of(id), &[APPLIED], true, now);
+        }
+        ledger.wrote(of(1), &[APPLIED], true, now + later);
+        ledger.misheard();
+        assert_eq!(ledger.is_everybody_due().is_some(), everybody, "{later:?}");
+    }
 }
 
 #[test]
@@ -364,7 +424,9 @@ fn what_was_derived_unheard_is_known_as_far_back_as_silence_may_last() {
         ledger.wrote(of(&ledger, "4"), &[APPLIED], true, noticed);
         loses(&ledger);
         assert!(ledger.take_due(9, noticed).is_empty());
-        let due = ledger.take_due(9, noticed + GRACE);
+        // One is a suspect already, and becomes another afterwards.
+        let mut due = ledger.take_due(9, noticed + GRACE);
+        due.extend(ledger.take_due(9, noticed + GRACE * 2));
         let unwatched = due.iter().filter(|suspect| suspect.cause.unwatched);
         let mut users: Vec<&str> = unwatched.map(|suspect| &*suspect.user.id).collect();
         users.sort_unstable();

@@ -131,6 +131,8 @@ impl Pipeline {
         sink.retyped.inc_by(tally.retyped_keys);
         sink.quarantined.inc_by(tally.refused);
         let Some(emptied) = tally.emptied else { return };
+        // What others derive of its users now is of nobody, and who they were is not remembered.
+        self.ledger.forgot();
         let again = self.known.had_or_lost(emptied.position);
         sink.republished.inc_by(if again { tally.published } else { 0 });
         self.quarantine.heal_emptied(&emptied);

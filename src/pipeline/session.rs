@@ -311,7 +311,7 @@ impl<'p> Session<'p> {
         let landmark = self.landmarks.applied(applied);
         // One from the middle of what is sent again is not the last before what is held.
         let landmark = landmark.filter(|_| applied >= held || self.pipeline.known.counted().is_some());
-        let unwatched = self.pipeline.ledger.unwatched_since();
+        let unwatched = self.pipeline.ledger.unwatched_since(std::time::Instant::now());
         self.identity.checkpoint(applied.max(held), landmark, unwatched)
     }
 

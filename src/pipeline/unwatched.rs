@@ -25,8 +25,8 @@ pub(super) struct Unwatched {
     since: Option<Lsn>,
     /// Who was changed lately, while somebody listened: a connection that has fallen silent is found out later.
     recent: VecDeque<(Instant, Lsn, User)>,
-    /// Whether one of those was forgotten.
-    is_recent_forgotten: bool,
+    /// When the last of those was changed that is forgotten.
+    recent_forgotten: Option<Instant>,
     /// How often some were forgotten, and how often they had been when everybody was cleared last.
     forgotten: u64,
     everybody_cleared: u64,
@@ -36,11 +36,11 @@ impl Unwatched {
     /// A user was changed at this commit, and nobody listened; false where there is no room.
     pub(super) fn change(&mut self, user: User, commit: Lsn) -> bool {
         self.since = Some(self.since.map_or(commit, |since| since.min(commit)));
-        self.suspect(user)
+        self.doubt(user)
     }
 
-    /// A user may have been changed by a commit that is known.
-    pub(super) fn suspect(&mut self, user: User) -> bool {
+    /// A user may have been changed lately, by a commit that counts already; false where there is no room.
+    pub(super) fn doubt(&mut self, user: User) -> bool {
         let has_room = self.users.len() < MAX_USERS || self.users.contains(&user);
         match has_room {
             true => drop(self.users.insert(user)),
@@ -60,25 +60,25 @@ impl Unwatched {
         while self.recent.front().is_some_and(|(at, ..)| is_over(*at)) {
             self.recent.pop_front();
         }
-        self.is_recent_forgotten &= !self.recent.is_empty();
+        self.recent_forgotten = self.recent_forgotten.filter(|at| !is_over(*at));
         self.recent.push_back((now, commit, user.clone()));
-        let is_over_full = self.recent.len() > MAX_USERS && self.recent.pop_front().is_some();
-        self.is_recent_forgotten |= is_over_full;
-        u64::from(is_over_full)
+        let forgotten = if self.recent.len() > MAX_USERS { self.recent.pop_front() } else { None };
+        self.recent_forgotten = forgotten.as_ref().map(|(at, ..)| *at).or(self.recent_forgotten);
+        u64::from(forgotten.is_some())
     }
 
     /// Nobody did. Returns for how many there was no room.
     pub(super) fn miss(&mut self) -> u64 {
-        if std::mem::take(&mut self.is_recent_forgotten) {
+        if self.recent_forgotten.take().is_some() {
             self.forget();
         }
         let recent = std::mem::take(&mut self.recent);
         recent.into_iter().map(|(_, commit, user)| u64::from(!self.change(user, commit))).sum()
     }
 
-    /// Takes so many at most, to be cleared.
-    pub(super) fn take(&mut self, limit: usize) -> Vec<User> {
-        let taken: Vec<User> = self.users.iter().take(limit).cloned().collect();
+    /// Takes so many at most, to be cleared, of those who are `free`.
+    pub(super) fn take(&mut self, limit: usize, free: impl Fn(&User) -> bool) -> Vec<User> {
+        let taken: Vec<User> = self.users.iter().filter(|user| free(user)).take(limit).cloned().collect();
         for user in &taken {
             self.users.remove(user);
         }
@@ -94,10 +94,15 @@ impl Unwatched {
         }
     }
 
-    /// The commit from which on changes wait; zero where that is not known, `None` where none do.
-    pub(super) fn since(&self) -> Option<Lsn> {
-        let everybody = self.is_everybody_due().map(|_| Lsn::ZERO);
-        everybody.or(self.since)
+    /// The commit from which on changes wait; zero where that is not known, `None` where none do. Those that were watched
+    /// wait as well until they are `settled`: so long it takes to hear what is derived behind them, and to delete it.
+    pub(super) fn since(&self, settled: Duration, now: Instant) -> Option<Lsn> {
+        if self.is_everybody_due().is_some() {
+            return Some(Lsn::ZERO);
+        }
+        let first = self.recent.partition_point(|(at, ..)| *at + settled <= now);
+        let recent = self.recent.get(first).map(|(_, commit, _)| *commit);
+        [self.since, recent].into_iter().flatten().min()
     }
 
     /// Whether everybody is to be cleared, because of all that was forgotten up to the number that is returned.

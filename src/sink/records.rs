@@ -9,6 +9,7 @@ use super::slots::{Address, Topology};
 use super::{DEFAULT_SLOT, LoadMark, Sink};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
+use crate::lsn::Lsn;
 
 /// The epoch of the default slot's fences; and, no lower than that of any other, where a slot begins that has none.
 const EPOCH_KEY: &str = "lockstep:epoch";
@@ -32,6 +33,14 @@ pub struct Records {
     pub quarantine: Option<String>,
     /// The highest epoch of fences that any node or this process knows.
     pub epoch: Option<u32>,
+}
+
+impl Records {
+    /// The first commit, as any checkpoint tells, from which on changes were not watched and are not seen to.
+    pub fn unwatched(&self) -> Option<Lsn> {
+        let checkpoints = self.nodes.iter().filter_map(|node| node.checkpoint.as_ref());
+        checkpoints.filter_map(|checkpoint| checkpoint.unwatched).min()
+    }
 }
 
 /// What one master remembers.

@@ -13,7 +13,7 @@ pub mod start;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -245,7 +245,10 @@ impl Supervisor {
         pipeline.set_out(outset);
         if !is_continued(pipeline, server) {
             pipeline.forget_errands();
-            note_unwatched(pipeline, server, &records);
+            // Whoever streamed knew of changes that nobody watched, and that are not sent again.
+            if records.unwatched().is_some_and(|since| since < server.confirmed_flush) {
+                pipeline.ledger().forgot();
+            }
         }
         pipeline.note_loaded(reason.is_none());
         // From here on the load that follows is the reason not to be ready.
@@ -327,7 +330,7 @@ impl Supervisor {
             timeline: server.timeline,
             applied: outset.held,
             landmark: outset.counted.map(|counted| counted.landmark),
-            unwatched: pipeline.ledger().unwatched_since(),
+            unwatched: pipeline.ledger().unwatched_since(Instant::now()),
         };
         let sink = pipeline.sink().await?;
         let (plans, checkpoint) = (Vec::new(), Some(checkpoint));
@@ -359,16 +362,6 @@ fn redis_side(pipeline: &Pipeline, server: &ServerSide, records: &Records) -> Re
         loaded: records.loaded.is_some() && records.load.is_none(),
         published: mark.and_then(|mark| cursor::recorded(mark)),
         epoch: records.epoch,
-    }
-}
-
-/// Another instance has streamed: it may have known of changes that nobody watched, and are not sent again.
-fn note_unwatched(pipeline: &Pipeline, server: &ServerSide, records: &Records) {
-    let checkpoints = records.nodes.iter().filter_map(|node| node.checkpoint.as_ref());
-    let since = checkpoints.filter_map(|checkpoint| checkpoint.unwatched).min();
-    if since.is_some_and(|since| since < server.confirmed_flush) {
-        tracing::info!("derived keys of all users are deleted once more: some may be of older balances");
-        pipeline.ledger().forgot();
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{Ledger, MAX_REFILLS, State, Written, pop_due};
+use super::{Ledger, MAX_REFILLS, REMEMBERED_GRACES, State, Written, pop_due};
 use crate::balance::User;
 use crate::config::ForeignWrites;
 use crate::lsn::Lsn;
@@ -22,11 +22,8 @@ impl Ledger {
             state.refills_due.push_back((now + self.grace, key.clone()));
             state.refills.insert(key, (user, now));
         } else {
-            self.metrics.overflows.inc();
-            if state.written.contains_key(&user) {
-                // Which commit it was is not known.
-                self.change(state, user, Lsn::ZERO);
-            }
+            // It may be stale; behind which commit is not known.
+            self.change(state, user, Lsn::ZERO);
         }
     }
 
@@ -66,10 +63,13 @@ impl Ledger {
 
     /// The commit from which on changes that were not watched wait to be seen to: what an instance that comes after this
     /// one has to be sent again to know whose they are.
-    pub fn unwatched_since(&self) -> Option<Lsn> {
+    pub fn unwatched_since(&self, now: Instant) -> Option<Lsn> {
         let state = self.state();
         let uncounted = state.out_from.filter(|_| !state.is_live());
-        let since = [state.unwatched.since(), uncounted].into_iter().flatten().min();
+        let since = [state.unwatched.since(self.grace * REMEMBERED_GRACES, now), uncounted]
+            .into_iter()
+            .flatten()
+            .min();
         since.filter(|_| self.mode == ForeignWrites::Heal)
     }
 
@@ -82,9 +82,15 @@ impl Ledger {
     pub fn not_cleared(&self, users: Vec<User>) {
         let mut state = self.state();
         let taken = users.len();
-        let forgotten = users.into_iter().filter(|user| !state.unwatched.suspect(user.clone())).count();
-        self.metrics.overflows.inc_by(forgotten as u64);
+        users.into_iter().for_each(|user| self.doubt(&mut state, user));
         state.unwatched.cleared(taken);
+    }
+
+    /// One who was changed by a commit that counts already.
+    pub(super) fn doubt(&self, state: &mut State, user: User) {
+        if !state.unwatched.doubt(user) {
+            self.metrics.overflows.inc();
+        }
     }
 
     /// Whether everybody is to be cleared; to be handed back when that is done.

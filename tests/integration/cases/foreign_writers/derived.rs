@@ -6,7 +6,8 @@ use crate::harness::{On, World, eventually};
 
 on_both!(
     a_stale_refill_is_deleted_again_and_a_fresh_one_lives,
-    observing_counts_a_stale_refill_and_leaves_it
+    observing_counts_a_stale_refill_and_leaves_it,
+    what_is_derived_of_users_of_a_truncated_table_is_deleted
 );
 
 pub const DERIVED: [&str; 3] =
@@ -66,4 +67,13 @@ async fn observing_counts_a_stale_refill_and_leaves_it(on: On) {
     for key in DERIVED {
         assert!(world.store.exists(key).await, "{key} was touched");
     }
+}
+
+async fn what_is_derived_of_users_of_a_truncated_table_is_deleted(on: On) {
+    let world = watched(on, 1, NO_AUDIT).await;
+    world.sql("TRUNCATE users, user_transactions").await;
+    let gone = async || (!world.store.exists("user_balance:live:1").await).then_some(());
+    eventually("the user is gone", gone).await;
+    refill(&world, "computed from 100").await;
+    is_gone(&world).await;
 }

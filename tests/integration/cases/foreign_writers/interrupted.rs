@@ -127,11 +127,13 @@ async fn what_is_derived_while_announcements_are_lost_without_a_word_is_deleted(
 
 /// While users are loaded nothing is watched, and who was changed is known to the one that dies: the slot stands past it.
 async fn what_is_derived_unwatched_before_a_crash_that_nothing_sends_again_is_deleted(on: On) {
-    let load = "[load]\nworkers = 1\nchunk_rows = 5\n";
-    let config = format!("{NO_AUDIT}{load}users_per_second = 5\n");
+    const SLOWLY: &str = "chunk_rows = 5\nusers_per_second = 5\n";
+    const TOLD: &str = "derived keys of all users were deleted once more";
+    let config = format!("{NO_AUDIT}[load]\nworkers = 1\n{SLOWLY}");
     let world = World::set_up(Setup { config, ..Setup::on(on) }).await;
     with_a_margin(&world, "0s");
-    world.sql("INSERT INTO users (id, user_type, wallet_balance) SELECT n, 'live', 100 FROM generate_series(1, 2000) n").await;
+    let users = "SELECT n, 'live', 100 FROM generate_series(1, 2000) n";
+    world.sql(&format!("INSERT INTO users (id, user_type, wallet_balance) {users}")).await;
     world.lockstep.init().await;
     world.lockstep.spawn(&["run"]);
     let loaded = async || {
@@ -139,31 +141,54 @@ async fn what_is_derived_unwatched_before_a_crash_that_nothing_sends_again_is_de
         mark.contains("\"up_to\":\"").then_some(())
     };
     eventually("the first users are loaded", loaded).await;
+    world.sql("DELETE FROM users WHERE id = 2").await;
     credited(&world).await;
     derived::refill(&world, "computed from 100").await;
+    world.store.set(OF_ONE_WHO_IS_GONE, "computed from 100").await;
     let end = world.postgres.value("SELECT pg_current_wal_lsn()").await.and_then(|end| lsn(&end));
     let forgets = async || (Some(confirmed_flush(&world).await) >= end).then_some(());
     eventually("the slot stands past the change", forgets).await;
     world.lockstep.kill9();
-    assert!(world.store.exists(derived::DERIVED[0]).await);
-    world.lockstep.configure(&world.lockstep.configuration().replace("users_per_second = 5\n", ""));
+    assert!(world.store.exists(derived::DERIVED[0]).await && world.store.exists(OF_ONE_WHO_IS_GONE).await);
+    assert_ne!(unwatched_by_checkpoints(&world).await, [] as [String; 0]);
+
+    world.lockstep.configure(&world.lockstep.configuration().replace(SLOWLY, ""));
     world.lockstep.run().await;
     derived::is_gone(&world).await;
-    let told = "derived keys of all users were deleted once more";
-    let is_over = async || world.lockstep.log().contains(told).then_some(());
+    let is_over = async || world.lockstep.log().contains(TOLD).then_some(());
     eventually("all users are cleared", is_over).await;
+    assert!(!world.store.exists(OF_ONE_WHO_IS_GONE).await);
     derived::refill(&world, "computed from 101").await;
-    is_seen_to(&world).await;
+    let settled = async || unwatched_by_checkpoints(&world).await.is_empty().then_some(());
+    eventually("checkpoints tell of nobody", settled).await;
+    for _ in 0..3 {
+        is_seen_to(&world).await;
+    }
+    assert_eq!(world.lockstep.log().matches(TOLD).count(), 1);
     for key in derived::DERIVED {
         assert!(world.store.exists(key).await, "{key} was fresh");
     }
 }
 
+/// Of no user of the table.
+const OF_ONE_WHO_IS_GONE: &str = "user_stats:live:2";
+
+/// Since when the nodes' checkpoints tell of changes that nobody has seen to.
+async fn unwatched_by_checkpoints(world: &World) -> Vec<String> {
+    let mut since = Vec::new();
+    for key in world.store.keys("lockstep:checkpoint:*").await {
+        let text = world.store.get(&key).await.expect("a checkpoint");
+        let checkpoint: serde_json::Value = serde_json::from_str(&text).expect("a checkpoint");
+        since.extend(checkpoint["unwatched"].as_str().map(str::to_owned));
+    }
+    since
+}
+
 /// A user who is changed now has what was derived of him deleted a grace later: so has everybody who was changed before.
 async fn is_seen_to(world: &World) {
-    let key = "user_stats:live:2";
-    world.credit(2, "1").await;
-    let applied = async || (world.store.get("user_balance:live:2").await? == "101").then_some(());
+    let (key, before) = ("user_stats:live:3", world.store.get("user_balance:live:3").await);
+    world.credit(3, "1").await;
+    let applied = async || (world.store.get("user_balance:live:3").await? != before.clone()?).then_some(());
     eventually("the credit is in redis", applied).await;
     world.store.set(key, "computed from 100").await;
     let gone = async || (!world.store.exists(key).await).then_some(());
