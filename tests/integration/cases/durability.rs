@@ -1,9 +1,9 @@
 //! `redis.durability`: what must hold of what was written before PostgreSQL may forget it.
 
-use super::redis_forgets::with_users;
+use super::redis_forgets::{confirmed_flush, with_users};
 use crate::harness::redis::readme_user;
 use crate::harness::subscriber::lsn;
-use crate::harness::{On, Redis, RedisOptions, Setup, World, eventually};
+use crate::harness::{On, Redis, RedisOptions, Setup, Store, World, eventually};
 
 /// A world that asks for more, and logs in as the user that the README lists with one more right.
 async fn asking_for(durability: &str, right: &str, append_only: bool) -> World {
@@ -12,17 +12,15 @@ async fn asking_for(durability: &str, right: &str, append_only: bool) -> World {
     let rules = format!("{} {right}", readme_user());
     setup.redis.acl = vec!["default on nopass ~* &* +@all".into(), rules];
     let world = World::set_up(setup).await;
-    let margin = "replay_margin = \"0s\"";
-    let asked = format!("[redis]\ndurability = \"{durability}\"\n{margin}");
-    let configuration = world.lockstep.configuration().replace("[redis]", &asked);
+    let configuration = with_durability(&world, durability);
     world.lockstep.configure(&configuration.replace("://127", "://lockstep:PASSWORD@127"));
     world.lockstep.init().await;
     world
 }
 
-async fn confirmed_flush(world: &World) -> u64 {
-    let confirmed = world.postgres.value("SELECT confirmed_flush_lsn FROM pg_replication_slots").await;
-    confirmed.as_deref().and_then(lsn).expect("a position")
+fn with_durability(world: &World, durability: &str) -> String {
+    let asked = format!("[redis]\ndurability = \"{durability}\"\nreplay_margin = \"0s\"");
+    world.lockstep.configuration().replace("[redis]", &asked)
 }
 
 async fn end_of_wal(world: &World) -> u64 {
@@ -36,10 +34,7 @@ async fn the_slot_keeps_its_position_until_a_replica_holds_what_was_written() {
     replica.follow(world.store.single()).await;
     world.lockstep.run().await;
     with_users(&world).await;
-    let forgotten = async |end: u64| {
-        eventually("it is forgotten", async || (confirmed_flush(&world).await >= end).then_some(())).await;
-    };
-    forgotten(end_of_wal(&world).await).await;
+    is_forgotten(&world, end_of_wal(&world).await).await;
     replica.pause();
     world.credit(7, "1").await;
     let end = end_of_wal(&world).await;
@@ -60,9 +55,39 @@ async fn the_slot_keeps_its_position_until_a_replica_holds_what_was_written() {
     world.lockstep.spawn(&["run"]);
     replica.resume();
     world.lockstep.wait_ready().await;
-    forgotten(end).await;
+    is_forgotten(&world, end).await;
     world.lockstep.sigterm().await;
     assert_eq!(world.store.call("", &["ACL", "LOG"]).await.items().len(), 0, "nothing was denied");
+}
+
+async fn is_forgotten(world: &World, end: u64) {
+    eventually("it is forgotten", async || (confirmed_flush(world).await >= end).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_slot_keeps_its_position_until_a_replica_of_each_master_holds_what_was_written() {
+    let world = World::set_up(Setup::on(On::Cluster)).await;
+    world.lockstep.configure(&with_durability(&world, "replicated(1)"));
+    world.lockstep.init().await;
+    world.lockstep.run().await;
+    with_users(&world).await;
+    is_forgotten(&world, end_of_wal(&world).await).await;
+    let Store::Cluster(cluster) = &world.store else { panic!("no cluster") };
+    // Also one that the change is not for: its checkpoint counts it.
+    for key in ["user_balance:live:7", "user_balance:live:8"] {
+        let replica = cluster.node(cluster.replica_of(cluster.master_of(key).await).await);
+        replica.pause();
+        let balance = world.store.get("user_balance:live:7").await;
+        world.credit(7, "1").await;
+        let end = end_of_wal(&world).await;
+        world.lockstep.is_not_ready_because("0 replicas that hold what was written, not 1").await;
+        world.caught_up().await;
+        assert_ne!(world.store.get("user_balance:live:7").await, balance, "it is written all the same");
+        assert!(confirmed_flush(&world).await < end);
+        replica.resume();
+        world.lockstep.wait_ready().await;
+        is_forgotten(&world, end).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,8 +113,7 @@ async fn fsynced_waits_for_the_disk_or_is_refused_with_the_cure() {
     world.store.call("", &["ACL", "SETUSER", "lockstep", "+waitaof"]).await;
     world.lockstep.run().await;
     with_users(&world).await;
-    let end = end_of_wal(&world).await;
-    eventually("it is forgotten", async || (confirmed_flush(&world).await >= end).then_some(())).await;
+    is_forgotten(&world, end_of_wal(&world).await).await;
     let asked = world.store.call("", &["INFO", "commandstats"]).await.text().expect("a text");
     assert!(asked.contains("cmdstat_waitaof:"), "{asked}");
     world.lockstep.sigterm().await;
