@@ -10,8 +10,8 @@ use crate::harness::{Cluster, Lockstep, On, Postgres, Proxy, Redis, Setup, Store
 pub use crate::harness::Line;
 
 /// Users whom the platform moves.
-pub const USERS: u32 = 60;
-/// Of these, so many are watched in every key.
+pub const USERS: u32 = 24;
+/// Of these, so many are watched in every key: all but those whom applications write by hand.
 pub const WATCHED: u32 = 20;
 /// Users whom nobody moves but the faults.
 pub const QUIET: RangeInclusive<u32> = 101..=105;
