@@ -8,8 +8,7 @@ use bytes::Bytes;
 
 use crate::backoff::Backoff;
 use crate::error::{Error, Result};
-use crate::keyplan::Fate;
-use crate::pipeline::{Errand, Look};
+use crate::pipeline::{AT_EASE, Errand, Look};
 use crate::sink::{Clearing, Walk};
 
 use super::{Auditor, Tracked, while_watched};
@@ -48,6 +47,7 @@ impl Clearer {
 
     /// Returns how many keys were deleted.
     async fn clear_all(&mut self) -> Result<usize> {
+        let grace = self.parts.reader.config.audit.grace;
         let mut backoff = Backoff::new(RETRY.0, RETRY.1, 6);
         let (mut place, mut deleted) = (Some(Walk::new()), 0);
         while let Some(walk) = place.clone() {
@@ -56,7 +56,9 @@ impl Clearer {
                 Ok((keys, next)) => {
                     (place, deleted) = (next, deleted + keys);
                     backoff.reset();
-                    tokio::time::sleep(STEP_INTERVAL).await;
+                    // Each key that goes is announced too, and must not crowd out what others write.
+                    let rest = grace * u32::try_from(keys).unwrap_or(u32::MAX) / AT_EASE;
+                    tokio::time::sleep(STEP_INTERVAL.max(rest)).await;
                 }
                 // The session ended. What is deleted stays so, and the same step is tried again.
                 Err(fault) if fault.is_transient() => tokio::time::sleep(backoff.next_delay()).await,
@@ -78,7 +80,9 @@ impl Clearer {
     }
 
     fn is_derived(&self, key: &Bytes) -> bool {
-        let whose = std::str::from_utf8(key).ok().and_then(|key| self.parts.reader.key_map.whose(key));
-        whose.is_some_and(|(_, _, fate)| fate == Fate::Deleted)
+        let key = std::str::from_utf8(key).ok();
+        let user_type = key.and_then(|key| self.parts.reader.key_map.derived_of(key));
+        let tables = &self.parts.reader.config.tables;
+        user_type.is_some_and(|of| tables.iter().any(|table| table.is_users() && table.may_hold(of)))
     }
 }

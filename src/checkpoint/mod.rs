@@ -26,7 +26,7 @@ pub struct Checkpoint {
     pub applied: Lsn,
     /// The last transaction before it, where one is known.
     pub landmark: Option<Landmark>,
-    /// The commit from which on nobody has seen to what others derived of users who were changed; `None`: all are seen to.
+    /// The first commit behind which somebody may still write what he derived before it; `None`: there is none.
     pub unwatched: Option<Lsn>,
 }
 

@@ -98,6 +98,14 @@ pub enum UserType {
 }
 
 impl TableSpec {
+    /// Whether the table may hold users of this type.
+    pub fn may_hold(&self, user_type: &str) -> bool {
+        match &self.user_type {
+            UserType::Constant(constant) => constant == user_type,
+            UserType::Column(_) => true,
+        }
+    }
+
     /// The tables that are followed when none is configured: `users` and `user_transactions`.
     pub fn defaults() -> Vec<TableSpec> {
         let table = |name: &str, kind| TableSpec {

@@ -33,6 +33,14 @@ impl KeyMap {
         self.shard.holds(id).then(|| (user_type, id, self.fate(at)))
     }
 
+    /// The type of whose key it is, where that is only ever deleted, by whatever template it fits.
+    pub fn derived_of<'k>(&self, key: &'k str) -> Option<&'k str> {
+        let (user_type, _, fate) = self.whose(key)?;
+        let mut fitting =
+            self.templates.iter().enumerate().filter(|(_, other)| other.parse_key(key).is_some());
+        (fate == Fate::Deleted && !fitting.any(|(at, _)| self.writes(at))).then_some(user_type)
+    }
+
     /// The first template that a key fits, as it was written.
     pub fn template_of(&self, key: &str) -> Option<&str> {
         let fits = self.templates.iter().find(|template| template.parse_key(key).is_some());
@@ -108,6 +116,15 @@ mod tests {
         assert_eq!(map.whose("lockstep:fence:{live:7}"), None);
         assert_eq!(map.whose("user:{live:7}:session"), None);
         assert_eq!(map.template_of("user_balance:live:7"), Some("user_balance:$type:$id"));
+    }
+
+    #[test]
+    fn a_key_that_any_template_writes_is_not_derived_though_the_first_that_fits_deletes_it() {
+        let keys = "[[keys]]\ndelete_pattern = \"user:$type:$id:*\"\n[[keys]]\nstring = \"user:$type:$id:balance\"\nvalue = \"$balance\"";
+        let map = KeyMap::compile(&KeyMapSpec::from_toml(keys).unwrap(), &TableSpec::defaults()).unwrap();
+        assert_eq!(map.derived_of("user:live:7:stats"), Some("live"));
+        assert_eq!(map.derived_of("user:live:7:balance"), None);
+        assert_eq!(built_in().derived_of("user_balance:live:7"), None);
     }
 
     #[test]

@@ -45,6 +45,8 @@ const UNWATCHED_AT_ONCE: usize = 50;
 const MAX_WRITTEN: usize = 12_288;
 /// Derived keys that were announced and are not judged yet.
 const MAX_REFILLS: usize = 16_384;
+/// Derived keys that may be announced within a grace because of us, and leave room for those of others.
+pub const AT_EASE: u32 = 8_192;
 
 /// A suspect who differs and was written again since is looked at later instead: the write may stand before its own
 /// commit. So often, and then no more.

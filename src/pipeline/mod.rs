@@ -40,7 +40,7 @@ mod unwatched;
 pub use chunks::{Chunk, ChunkEnd, Compares};
 pub use errand::{Clear, Errand, ErrandSender, Finished, Look, Mark};
 pub use heal::{Cure, Outset};
-pub use ledger::Ledger;
+pub use ledger::{AT_EASE, Ledger};
 pub use suspect::Suspect;
 
 use std::collections::{HashSet, VecDeque};
@@ -264,6 +264,8 @@ impl Pipeline {
                 plans.last().into_iter().for_each(|plan| self.known.note_sent(plan.position));
             }
             Cargo::Truncate(truncated) => {
+                // Whose derived keys that may make stale is found out behind it.
+                first = Some(Lsn::ZERO);
                 self.chunks.truncated(truncated.user_type.clone(), truncated.commit.xid)
             }
             Cargo::Rows { .. }

@@ -131,10 +131,12 @@ impl Pipeline {
         sink.retyped.inc_by(tally.retyped_keys);
         sink.quarantined.inc_by(tally.refused);
         let Some(emptied) = tally.emptied else { return };
-        // What others derive of its users now is of nobody, and who they were is not remembered.
-        self.ledger.forgot();
         let again = self.known.had_or_lost(emptied.position);
         sink.republished.inc_by(if again { tally.published } else { 0 });
+        if !again {
+            // What others derive of its users now is of nobody, and who they were is not remembered.
+            self.ledger.forgot();
+        }
         self.quarantine.heal_emptied(&emptied);
         if let Some((_, reason)) = tally.refused_users.last() {
             tracing::warn!(users = tally.refused, reason, "users of a truncated table could not be told");

@@ -14,7 +14,6 @@ use super::known::Known;
 use super::read::{self, Which};
 use super::table::Table;
 use crate::balance::User;
-use crate::config::UserType;
 use crate::error::Result;
 use crate::lsn::{Lsn, Snapshot};
 use crate::pipeline::{Chunk, ChunkEnd, Errand, Look};
@@ -62,10 +61,7 @@ pub fn user(tables: &[Table], user_type: &str, id: &str) -> Option<User> {
 
 /// Whether a table may hold users of this type.
 pub fn may_hold(table: &Table, user_type: &str) -> bool {
-    match &table.spec.user_type {
-        UserType::Constant(constant) => constant == user_type,
-        UserType::Column(_) => true,
-    }
+    table.spec.may_hold(user_type)
 }
 
 /// Deletes the keys of those of `users` whom no table holds; returns how many they are.

@@ -48,7 +48,7 @@ pub(super) struct StoredCheckpoint {
     /// The last transaction that it counts.
     #[serde(default)]
     pub(super) last: Option<StoredLandmark>,
-    /// The commit from which on changes were not watched and are not seen to.
+    /// The first commit behind which somebody may still write what he derived before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) unwatched: Option<String>,
     /// Flights of rows read beside the stream that were written before it, to whatever node.

@@ -22,8 +22,11 @@ impl Ledger {
             state.refills_due.push_back((now + self.grace, key.clone()));
             state.refills.insert(key, (user, now));
         } else {
-            // It may be stale; behind which commit is not known.
-            self.change(state, user, Lsn::ZERO);
+            self.metrics.overflows.inc();
+            if state.written.contains_key(&user) {
+                // It may be stale; behind which commit is not known.
+                self.change(state, user, Lsn::ZERO);
+            }
         }
     }
 
@@ -65,7 +68,7 @@ impl Ledger {
     /// one has to be sent again to know whose they are.
     pub fn unwatched_since(&self, now: Instant) -> Option<Lsn> {
         let state = self.state();
-        let uncounted = state.out_from.filter(|_| !state.is_live());
+        let uncounted = state.out_from;
         let since = [state.unwatched.since(self.grace * REMEMBERED_GRACES, now), uncounted]
             .into_iter()
             .flatten()
