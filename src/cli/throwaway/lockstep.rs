@@ -52,6 +52,8 @@ pub struct Measured {
     pub lag_seconds: f64,
     /// Resident memory in bytes.
     pub memory_bytes: f64,
+    /// Whether every foreign write is announced.
+    pub watches: bool,
 }
 
 impl Installed {
@@ -202,6 +204,7 @@ impl Lockstep {
             loaded: of("lockstep_load_users"),
             lag_seconds: of("lockstep_replication_lag_seconds"),
             memory_bytes: of("process_resident_memory_bytes"),
+            watches: of("lockstep_foreign_writes_watched") > 0.0,
         })
     }
 

@@ -4,12 +4,16 @@ use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::harness::eventually;
 use crate::harness::process::{Process, folder};
+use crate::harness::{eventually, eventually_within};
+
+/// Longest time of one scenario: servers are started, faults waited for, and figures taken at rates of its own.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A call of the bench that has its temporary folder, and all that it prints, in a folder of its own.
 struct Bench {
@@ -61,7 +65,8 @@ impl Bench {
 
     /// Waits for its end, after which nothing may be left of it.
     async fn ends(&self) -> Ended {
-        let code = self.process.wait().await.code();
+        let ended = async || self.process.exited().ok_or("the bench goes on");
+        let code = eventually_within(PATIENCE, ended).await.unwrap().code();
         assert_eq!(self.left(), [] as [&str; 0], "folders are left");
         assert_eq!(self.running(), [] as [&str; 0], "processes are left");
         let text = |name| std::fs::read_to_string(self.folder.path().join(name)).expect("what it printed");

@@ -18,7 +18,7 @@ use super::super::world::{PATIENCE, World};
 use super::promised;
 use crate::cli::output::grouped;
 use crate::cli::throwaway::cluster::redis;
-use crate::cli::throwaway::lockstep::Installed;
+use crate::cli::throwaway::lockstep::{Installed, Lockstep};
 use crate::error::{Error, Result};
 
 /// Transactions a second.
@@ -33,8 +33,10 @@ const LEAD_SECONDS: u32 = 5;
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// None is looked at before: nobody compares it before its grace, and each look costs Redis.
 const GRACE: Duration = Duration::from_millis(900);
+/// How often it is asked whether foreign writes are watched.
+const ASK_EVERY: Duration = Duration::from_millis(100);
 /// None is waited for any longer.
-const LOST: Duration = Duration::from_secs(30);
+const LOST: Duration = Duration::from_secs(10);
 /// Longest time from a write until it is healed.
 const PROMISED: Duration = Duration::from_millis(1_500);
 /// Most that it may cost Redis, in percent of one processor.
@@ -58,11 +60,13 @@ pub async fn foreign(world: &mut World, progress: &Progress) -> Result<Vec<Row>>
 
     let mut waits: Vec<Duration> = healed.waits;
     waits.sort_unstable();
+    let left = 100.0 * f64::from(healed.left) / f64::from(healed.written.max(1));
     let what = |of: &str| format!("foreign write healed, {of}");
     let cost = Row::new("Redis, CPU for watching and healing", (watched - unwatched).max(0.0), Unit::Percent);
     Ok(vec![
         Row::new("foreign writes healed", waits.len() as f64, Unit::Messages)
-            .beside("written", f64::from(healed.written)),
+            .beside("written while watched", f64::from(healed.written - healed.left)),
+        Row::new("left to the audit, for watching was suspended", left, Unit::Percent),
         promised(what("median"), percentile(&waits, 50), PROMISED),
         promised(what("p99"), percentile(&waits, 99), PROMISED),
         promised(what("longest"), percentile(&waits, 100), PROMISED),
@@ -75,6 +79,9 @@ pub async fn foreign(world: &mut World, progress: &Progress) -> Result<Vec<Row>>
 struct Healed {
     written: u32,
     waits: Vec<Duration>,
+    /// Whether watching was suspended: on a machine that cannot keep up it is, and nobody is told of what is written then.
+    was_suspended: bool,
+    left: u32,
 }
 
 /// Runs an instance under this load; also what Redis took meanwhile, in percent of a processor.
@@ -89,7 +96,8 @@ async fn under_load(world: &mut World, of: &Installed, load: Load, looks: bool) 
         tokio::time::sleep(Duration::from_secs(LEAD_SECONDS.into())).await;
         let (begun, before) = (Instant::now(), usage::cpu_of_all(world.redis.ids())?);
         let seconds = load.seconds() - LEAD_SECONDS;
-        let healed = disturb(&client, half..world.size.users, seconds, looks).await?;
+        let watching = looks.then_some(&lockstep);
+        let healed = disturb(&client, half..world.size.users, seconds, watching).await?;
         let took = usage::cpu_of_all(world.redis.ids())?.saturating_sub(before);
         Ok((healed, 100.0 * took.as_secs_f64() / begun.elapsed().as_secs_f64()))
     };
@@ -99,14 +107,22 @@ async fn under_load(world: &mut World, of: &Installed, load: Load, looks: bool) 
     Ok(disturbed)
 }
 
-/// Writes wrong balances of users with ids behind those of the range, one after the other, and looks at them until all
-/// are healed.
-async fn disturb(client: &Client, users: std::ops::Range<u32>, seconds: u32, looks: bool) -> Result<Healed> {
+/// Writes wrong balances of users with ids behind those of the range, one after the other; and, where somebody is `watching`,
+/// looks at them until all are healed.
+async fn disturb(
+    client: &Client,
+    users: std::ops::Range<u32>,
+    seconds: u32,
+    watching: Option<&Lockstep>,
+) -> Result<Healed> {
     let mut ids = users.map(|before| before + 1).cycle();
     let (mut healed, mut open) = (Healed::default(), HashMap::new());
     let mut write = interval(Duration::from_secs(1) / FOREIGN);
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ask = interval(ASK_EVERY);
+    ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let looks = watching.is_some();
     let begun = Instant::now();
     let lasts = Duration::from_secs(seconds.into());
     while begun.elapsed() < lasts || (looks && !open.is_empty()) {
@@ -119,9 +135,15 @@ async fn disturb(client: &Client, users: std::ops::Range<u32>, seconds: u32, loo
                 }
             }
             _ = look.tick(), if looks => look_at(client, &mut open, &mut healed).await?,
+            _ = ask.tick(), if looks => healed.was_suspended |= is_suspended(watching).await,
         }
     }
     Ok(healed)
+}
+
+async fn is_suspended(watching: Option<&Lockstep>) -> bool {
+    let Some(lockstep) = watching else { return false };
+    lockstep.measured().await.is_some_and(|measured| !measured.watches)
 }
 
 async fn look_at(client: &Client, open: &mut HashMap<String, Instant>, healed: &mut Healed) -> Result<()> {
@@ -139,6 +161,9 @@ async fn look_at(client: &Client, open: &mut HashMap<String, Instant>, healed: &
         let Some(waited) = open.get(&key).map(Instant::elapsed) else { continue };
         if value.as_deref() != Some(WRONG) {
             healed.waits.push(waited);
+            open.remove(&key);
+        } else if waited > LOST && healed.was_suspended {
+            healed.left += 1;
             open.remove(&key);
         } else if waited > LOST {
             return Err(Error::definite(format!("{key} is not healed"), "report this as a bug"));
