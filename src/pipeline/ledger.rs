@@ -150,7 +150,7 @@ impl Ledger {
         for (plan, outcome) in plans.into_iter().zip(outcomes) {
             let (user, commit) = (plan.user.clone(), plan.position.commit_lsn);
             if from_stream && is_live && *outcome != Outcome::Skipped {
-                self.metrics.overflows.inc_by(state.unwatched.watched(&user, commit, self.grace, now));
+                self.metrics.overflows.inc_by(state.unwatched.watched(&user, commit, self.doubtful(), now));
             } else if from_stream {
                 // One that was skipped was sent again: whoever applied it may have watched no longer.
                 self.change(&mut state, user.clone(), commit);

@@ -9,10 +9,9 @@ use std::time::{Duration, Instant};
 
 use crate::balance::User;
 use crate::lsn::Lsn;
-use crate::sink::UNHEARD;
 
-/// Users who are remembered, 48 bytes each, and changes that were watched, 72 bytes each: those of [`UNHEARD`] at the most at
-/// which is watched.
+/// Users who are remembered, 48 bytes each, and changes that were watched, 72 bytes each: those of
+/// [`UNHEARD`](crate::sink::UNHEARD) at the most at which is watched.
 pub(super) const MAX_USERS: usize = 65_536;
 
 /// Whose derived keys wait to be cleared.
@@ -54,21 +53,27 @@ impl Unwatched {
         self.forgotten += 1;
     }
 
-    /// A user was changed at this commit, and somebody listens, as far as is known. Returns for how many there is no room.
-    pub(super) fn watched(&mut self, user: &User, commit: Lsn, grace: Duration, now: Instant) -> u64 {
-        let is_over = |at: Instant| at + UNHEARD + grace < now;
-        while self.recent.front().is_some_and(|(at, ..)| is_over(*at)) {
-            self.recent.pop_front();
-        }
-        self.recent_forgotten = self.recent_forgotten.filter(|at| !is_over(*at));
+    /// A user was changed at this commit, and somebody listens, as far as is known; whoever was changed longer ago than is
+    /// `doubtful` is let go. Returns for how many there is no room.
+    pub(super) fn watched(&mut self, user: &User, commit: Lsn, doubtful: Duration, now: Instant) -> u64 {
+        self.let_go(doubtful, now);
         self.recent.push_back((now, commit, user.clone()));
         let forgotten = if self.recent.len() > MAX_USERS { self.recent.pop_front() } else { None };
         self.recent_forgotten = forgotten.as_ref().map(|(at, ..)| *at).or(self.recent_forgotten);
         u64::from(forgotten.is_some())
     }
 
+    fn let_go(&mut self, doubtful: Duration, now: Instant) {
+        let is_over = |at: Instant| at + doubtful < now;
+        while self.recent.front().is_some_and(|(at, ..)| is_over(*at)) {
+            self.recent.pop_front();
+        }
+        self.recent_forgotten = self.recent_forgotten.filter(|at| !is_over(*at));
+    }
+
     /// Nobody did. Returns for how many there was no room.
-    pub(super) fn miss(&mut self) -> u64 {
+    pub(super) fn miss(&mut self, doubtful: Duration, now: Instant) -> u64 {
+        self.let_go(doubtful, now);
         if self.recent_forgotten.take().is_some() {
             self.forget();
         }

@@ -3,7 +3,7 @@
 //! Where everything is announced, one that was computed before an event is known by the time at which it comes. Where not,
 //! whoever was changed has them deleted once more.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -11,6 +11,7 @@ use super::{Ledger, MAX_REFILLS, REMEMBERED_GRACES, State, Written, pop_due};
 use crate::balance::User;
 use crate::config::ForeignWrites;
 use crate::lsn::Lsn;
+use crate::sink::UNHEARD;
 
 impl Ledger {
     pub(super) fn refill(&self, state: &mut State, key: &Bytes, user: User, now: Instant) {
@@ -54,7 +55,17 @@ impl Ledger {
 
     /// The break is older than the news of it.
     pub(super) fn miss(&self, state: &mut State) {
-        self.metrics.overflows.inc_by(state.unwatched.miss());
+        self.metrics.overflows.inc_by(state.unwatched.miss(self.doubtful(), Instant::now()));
+    }
+
+    /// How long it is not known whether a change was watched, nor all deleted that was derived before it.
+    pub(super) fn doubtful(&self) -> Duration {
+        (UNHEARD + self.grace).max(self.settled())
+    }
+
+    /// How long it takes to hear what is derived behind a change that is watched, and to delete it.
+    fn settled(&self) -> Duration {
+        self.grace * REMEMBERED_GRACES
     }
 
     /// Users were changed unwatched of whom nobody knows who they were.
@@ -69,10 +80,7 @@ impl Ledger {
     pub fn unwatched_since(&self, now: Instant) -> Option<Lsn> {
         let state = self.state();
         let uncounted = state.out_from;
-        let since = [state.unwatched.since(self.grace * REMEMBERED_GRACES, now), uncounted]
-            .into_iter()
-            .flatten()
-            .min();
+        let since = [state.unwatched.since(self.settled(), now), uncounted].into_iter().flatten().min();
         since.filter(|_| self.mode == ForeignWrites::Heal)
     }
 
