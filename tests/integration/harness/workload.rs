@@ -141,7 +141,8 @@ impl Growing {
                 let id = first_id + dice.below(users.into()) as u32;
                 let grow =
                     format!("UPDATE users SET wallet_balance = wallet_balance + 0.000001 WHERE id = {id}");
-                if client.batch_execute(&grow).await.is_err() {
+                let paced = client.batch_execute(PACE).await.is_ok();
+                if !paced || client.batch_execute(&grow).await.is_err() {
                     return;
                 }
             }
