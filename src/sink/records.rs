@@ -36,7 +36,7 @@ pub struct Records {
 }
 
 impl Records {
-    /// The first commit, as any checkpoint tells, from which on changes were not watched and are not seen to.
+    /// The first commit, as any checkpoint tells, behind which somebody may still write what he derived before it.
     pub fn unwatched(&self) -> Option<Lsn> {
         let checkpoints = self.nodes.iter().filter_map(|node| node.checkpoint.as_ref());
         checkpoints.filter_map(|checkpoint| checkpoint.unwatched).min()

@@ -35,6 +35,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 const GRACE: Duration = Duration::from_millis(900);
 /// How often it is asked whether foreign writes are watched.
 const ASK_EVERY: Duration = Duration::from_millis(100);
+/// How far what is asked may be from the time at which it was so.
+const ABOUT: Duration = Duration::from_secs(1);
 /// None is waited for any longer.
 const LOST: Duration = Duration::from_secs(10);
 /// Longest time from a write until it is healed.
@@ -79,9 +81,19 @@ pub async fn foreign(world: &mut World, progress: &Progress) -> Result<Vec<Row>>
 struct Healed {
     written: u32,
     waits: Vec<Duration>,
-    /// Whether watching was suspended: on a machine that cannot keep up it is, and nobody is told of what is written then.
-    was_suspended: bool,
+    /// When watching was seen to be suspended: on a machine that cannot keep up it is, and nobody is told of what is written
+    /// then.
+    suspended: Vec<Instant>,
     left: u32,
+}
+
+impl Healed {
+    /// Whether watching was suspended about that time.
+    fn was_suspended(&self, at: Instant) -> bool {
+        let apart =
+            |seen: &Instant| seen.saturating_duration_since(at).max(at.saturating_duration_since(*seen));
+        self.suspended.iter().any(|seen| apart(seen) <= ABOUT)
+    }
 }
 
 /// Runs an instance under this load; also what Redis took meanwhile, in percent of a processor.
@@ -135,7 +147,11 @@ async fn disturb(
                 }
             }
             _ = look.tick(), if looks => look_at(client, &mut open, &mut healed).await?,
-            _ = ask.tick(), if looks => healed.was_suspended |= is_suspended(watching).await,
+            _ = ask.tick(), if looks => {
+                if is_suspended(watching).await {
+                    healed.suspended.push(Instant::now());
+                }
+            }
         }
     }
     Ok(healed)
@@ -158,16 +174,18 @@ async fn look_at(client: &Client, open: &mut HashMap<String, Instant>, healed: &
     }
     let values: Vec<Option<String>> = looks.all().await.map_err(redis)?;
     for (key, value) in due.into_iter().zip(values) {
-        let Some(waited) = open.get(&key).map(Instant::elapsed) else { continue };
+        let Some(&written) = open.get(&key) else { continue };
+        let waited = written.elapsed();
         if value.as_deref() != Some(WRONG) {
             healed.waits.push(waited);
-            open.remove(&key);
-        } else if waited > LOST && healed.was_suspended {
+        } else if waited <= LOST {
+            continue;
+        } else if healed.was_suspended(written) {
             healed.left += 1;
-            open.remove(&key);
-        } else if waited > LOST {
+        } else {
             return Err(Error::definite(format!("{key} is not healed"), "report this as a bug"));
         }
+        open.remove(&key);
     }
     Ok(())
 }
