@@ -390,12 +390,13 @@ async fn a_steady_flow_of_rows_that_touch_no_key_holds_no_checkpoint_back() {
     let redis = world.redis_through_a_proxy().await;
     world.lockstep.init().await;
     world.lockstep.run().await;
-    // A long way, so that there is always a row that came while the list was written.
+    // A long way, so that there is always a row that came while the list was written; and no more rows than any machine
+    // keeps up with.
     redis.set(Line::Delayed(Duration::from_millis(20)));
     world
         .sql(
             "CREATE PROCEDURE flow() LANGUAGE plpgsql AS $$ BEGIN FOR n IN 1..10000000 LOOP \
-             INSERT INTO users VALUES ('{' || n, 'live', 1); COMMIT; END LOOP; END $$",
+             INSERT INTO users VALUES ('{' || n, 'live', 1); COMMIT; PERFORM pg_sleep(0.005); END LOOP; END $$",
         )
         .await;
     let flow = async {
