@@ -23,15 +23,20 @@ const BATCH_USERS: usize = 200;
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// Longest delay before a batch is read again.
 const RETRY_LIMIT: Duration = Duration::from_secs(5);
+/// Who was in the batch before is not read sooner again: his commit may wait for a standby, for as long as that takes.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// Reads users as they come until the sender is gone; retries what may pass.
 pub async fn repair(mut reader: Reader, mut users: mpsc::Receiver<User>) -> Result<()> {
     let running = reader.metrics.running.with_label_values(&["repair"]);
-    let mut batch = Vec::with_capacity(BATCH_USERS);
+    let (mut batch, mut before) = (Vec::with_capacity(BATCH_USERS), HashSet::new());
     let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LIMIT, 1);
     while users.recv_many(&mut batch, BATCH_USERS).await > 0 {
         running.set(1);
         let distinct: HashSet<User> = batch.drain(..).collect();
+        if !distinct.is_disjoint(&before) {
+            tokio::time::sleep(AGAIN).await;
+        }
         while let Err(fault) = repair_users(&mut reader, &distinct).await {
             if !fault.is_transient() {
                 return Err(fault);
@@ -39,6 +44,7 @@ pub async fn repair(mut reader: Reader, mut users: mpsc::Receiver<User>) -> Resu
             reader.note_fault(&fault, backoff.attempts());
             tokio::time::sleep(backoff.next_delay()).await;
         }
+        before = distinct;
         backoff.reset();
         reader.note_read();
         running.set(0);
