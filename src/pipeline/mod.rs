@@ -34,7 +34,7 @@ pub mod session;
 mod suspect;
 mod tempo;
 mod truncate;
-mod unseen;
+pub mod unseen;
 mod unwatched;
 
 pub use chunks::{Chunk, ChunkEnd, Compares};

@@ -22,9 +22,10 @@ use lockstep::balance::{Event, Mapping, Output};
 use lockstep::config::keys::BUILT_IN;
 use lockstep::config::{Config, KeyMapSpec, TableSpec};
 use lockstep::keyplan::{KeyMap, KeyPlan};
-use lockstep::lsn::Xid64;
+use lockstep::lsn::{Snapshot, Xid64};
 use lockstep::metrics::Metrics;
 use lockstep::pgoutput::Message;
+use lockstep::pipeline::unseen::Unseen;
 use lockstep::sink::node::Login;
 use lockstep::sink::{self, Fencing, Flight, Outcome, Sink};
 use lockstep::txn::{Assembler, Transaction, Window};
@@ -97,6 +98,19 @@ fn stages(criterion: &mut Criterion) {
     let (map, mapped) = (key_map(), events());
     group.bench_function("plan", |bench| {
         bench.iter(|| mapped.iter().for_each(|event| drop(black_box(map.plan(event)))));
+    });
+    // The dearest case: no snapshot sees any of them, and then one sees all.
+    group.bench_function("unseen", |bench| {
+        let all: Snapshot = "1000000:1000000:".parse().unwrap();
+        bench.iter(|| {
+            let mut unseen = Unseen::default();
+            for (xid, event) in (700..).map(Xid64).zip(&mapped) {
+                unseen.changed(xid, &event.user);
+                unseen.received(event.position.commit_lsn, xid);
+            }
+            unseen.seen(all.clone());
+            assert_eq!(black_box(unseen).first(), None);
+        });
     });
     group.finish();
 }

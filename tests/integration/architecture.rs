@@ -80,7 +80,8 @@ const LAW: &[(&str, &[&str])] = &[
 const EVERYTHING: &[&str] = &["*"];
 
 /// Rooms and files without IO: they are fuzzed, property-tested and simulated at full speed.
-const PURE: &[&str] = &["pgoutput/", "txn/", "balance/", "keyplan/", "checkpoint/"];
+const PURE: &[&str] =
+    &["pgoutput/", "txn/", "balance/", "keyplan/", "checkpoint/", "pipeline/unseen", "supervise/start"];
 const NOT_IN_PURE: &[&str] =
     &["tokio", "fred", "std::net", "std::fs", "std::thread", "std::time::Instant", "std::time::SystemTime"];
 
