@@ -10,8 +10,8 @@
 -- type, where only the fence can tell it. Not in ARGV[1], because Lua hashes every byte of every string it makes.
 --
 -- A fence is text that compares as bytes: epoch(8) lsn(16) ordinal(8) xid(16) mark(1) watched values. Numbers are
--- fixed-width hex because Lua's lose digits above 2^53. Flags: x keep the old xid, w merge the watched values, c some
--- step asks what changed.
+-- fixed-width hex because Lua's lose digits above 2^53. Marks: . there is a row, t the user was deleted or nothing is known
+-- of a row, l a row was lost. Flags: x keep the old xid, w merge the watched values, c some step asks what changed.
 --
 -- Order: the writes of all plans, then every key that is to go, then the fences, then the publishes. Nothing is
 -- published before its fence is stored, and no fence is stored before its keys are.
@@ -24,7 +24,7 @@
 -- fence's epoch where that is a later one), d released, w not tried,
 -- !CODE not done because of Redis' state,
 -- ?CODE refused: the fence is written, and the user's keys are deleted; or they are right, and one channel took the
--- event which another refuses.
+-- event which another refuses. ?LOST: Redis may have lost the row before what the fence tells of came.
 local sub, find, match, unpack, pcall = string.sub, string.find, string.match, unpack, pcall
 local call, try, KEYS, ARGV = redis.call, redis.pcall, KEYS, ARGV
 local mode, xmin, xmax, running, releases, tombstone, layouts, plans = unpack(cmsgpack.unpack(ARGV[1]))
@@ -63,10 +63,15 @@ local function replace_type(key, reply)
   retyped = retyped + 1
 end
 
+local function is_rowless(fence)
+  local mark = sub(fence, 49, 49)
+  return mark == 't' or mark == 'l'
+end
+
 local function write_fence(key, value)
   if not value then
     call('UNLINK', key)
-  elseif sub(value, 49, 49) == 't' then
+  elseif is_rowless(value) then
     call('SET', key, value, 'PX', tombstone)
   else
     call('SET', key, value)
@@ -105,12 +110,12 @@ local function merge(old, new, flags)
   if find(flags, 'x', 1, true) then
     if old then xid = sub(old, 33, 48) end
     -- Completed rows alone: nobody knows the user, and no event would ever take the fence away.
-    if mode == 'stream' and (not old or sub(old, 49, 49) == 't') then mark = 't' end
+    if mode == 'stream' and (not old or is_rowless(old)) then mark = old and sub(old, 49, 49) or 't' end
   end
   if old and mode == 'snapshot' and sub(old, 1, 32) > position then position = sub(old, 1, 32) end
   local changed = 0
   -- A tombstone remembers nothing: its user is a new one.
-  if not old or #old < 50 or sub(old, 49, 49) == 't' then
+  if not old or #old < 50 or is_rowless(old) then
     changed = -1
   elseif sub(old, 50) ~= watched then
     local former, known = read_watched(old)
@@ -136,6 +141,16 @@ local function stopped(old, new)
   local xid = sub(old, 33, 48)
   local seen = xid == UNKNOWN or xid < xmin or (xid < xmax and not find(running, xid, 1, true))
   return not seen
+end
+
+-- The fence where it stops a row of the stream though nobody has written one: completed transactions alone have left it, or
+-- a reading that found no row. Redis was emptied before, and another instance has begun since. No row that is read says
+-- it either before a snapshot sees the transaction, which the fence tells of from here on.
+local function lost(old, new)
+  local mark, xid = sub(old, 49, 49), sub(new, 33, 48)
+  local is_rows = mode == 'stream' and xid ~= UNKNOWN and sub(old, 1, 8) == sub(new, 1, 8)
+  if not is_rows or not (mark == 'l' or mark == 't' and sub(old, 33, 48) == UNKNOWN) then return nil end
+  return sub(old, 1, 32) .. xid .. 'l' .. sub(old, 50)
 end
 
 -- Also where a snapshot could write: somebody further on has already.
@@ -204,7 +219,14 @@ local function apply(number, plan, layout, k, a)
     return 'd'
   end
   if after ~= '' and (not old or sub(old, 1, 32) < after) then return 'w' end
-  if stopped(old, new) then return sub(old, 1, 8) > sub(new, 1, 8) and 's' .. sub(old, 1, 8) or 's' end
+  if stopped(old, new) then
+    if sub(old, 1, 8) > sub(new, 1, 8) then return 's' .. sub(old, 1, 8) end
+    local left = lost(old, new)
+    if not left then return 's' end
+    fence = left
+    doom(k, layout[2])
+    return '?LOST'
+  end
   local changed
   fence, changed = merge(old, new, layout[1])
   local event, result = ARGV[a + 1], 'a'
@@ -308,7 +330,7 @@ local function write_fences()
     if before[number] ~= nil then
       local key = KEYS[number]
       local value = fences[key]
-      if sub(value, 49, 49) == 't' then
+      if is_rowless(value) then
         write_fence(key, value)
       else
         pairs[count + 1], pairs[count + 2] = key, value

@@ -11,6 +11,8 @@ pub const POSITION_BYTES: usize = 32;
 const XID_BYTES: usize = 16;
 /// The mark behind those of a user that is gone.
 const TOMBSTONE: u8 = b't';
+/// The mark behind those of a user whose row Redis may have lost.
+const LOST: u8 = b'l';
 /// Room for a fence with its watched values; more is taken when needed.
 const FENCE_BYTES: usize = 96;
 /// Prefix of every fence key.
@@ -86,7 +88,7 @@ impl Fence {
             return Fence::default();
         };
         let position = text.slice(..POSITION_BYTES);
-        let known = *mark != TOMBSTONE && !watched.is_empty();
+        let known = !is_rowless(*mark) && !watched.is_empty();
         Fence { position, watched: known.then(|| read_watched(watched)) }
     }
 
@@ -130,7 +132,7 @@ pub struct Written {
     pub position: Position,
     /// The transaction that made the row; `None` where the row was read from the database.
     pub xid: Option<Xid64>,
-    /// Whether the user was deleted.
+    /// Whether no row stands behind it: the user was deleted, or nothing is known of one.
     pub is_gone: bool,
     /// The balance that was written.
     pub balance: Option<Bytes>,
@@ -150,10 +152,14 @@ impl Written {
             epoch: hex(0, 8)?.try_into().ok()?,
             position,
             xid: hex(POSITION_BYTES, XID_BYTES).map(Xid64),
-            is_gone: *mark == TOMBSTONE,
+            is_gone: is_rowless(*mark),
             balance: read_watched(watched).into_iter().next().flatten(),
         })
     }
+}
+
+fn is_rowless(mark: u8) -> bool {
+    matches!(mark, TOMBSTONE | LOST)
 }
 
 /// The values that [`text`] wrote; what cannot be read is not known.

@@ -129,7 +129,10 @@ impl Verdict {
             Some('w') => Verdict::NotTried,
             Some('!') => Verdict::Failed(NodeError::parse(rest.as_str())),
             Some('?') => {
-                let reason = format!("redis answered {}", rest.as_str());
+                let reason = match rest.as_str() {
+                    "LOST" => "redis may have lost it".to_owned(),
+                    code => format!("redis answered {code}"),
+                };
                 Verdict::Done { outcome: Outcome::Refused { reason }, kept: false }
             }
             _ => Verdict::Failed(NodeError::Other("unexpected script reply".to_owned())),

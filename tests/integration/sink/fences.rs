@@ -163,11 +163,21 @@ async fn the_fence_of_a_user_of_whom_only_completed_rows_are_known_passes() {
         assert_eq!(sink.apply(&stream(vec![completed(at)])).await.unwrap(), [APPLIED]);
         assert!(matches!(left().await, Reply::Integer(1..)), "at {at}");
         assert_eq!(sink.apply(&stream(vec![completed(at)])).await.unwrap(), [Outcome::Skipped]);
+        let row = stream(vec![change("9", 9, "1")]);
+        let lost = Outcome::Refused { reason: "redis may have lost it".into() };
+        assert_eq!(sink.apply(&row).await.unwrap(), [lost]);
+        let row = snapshot("9:10:9", 10, vec![change("9", 0, "1")]);
+        assert_eq!(
+            sink.apply(&row).await.unwrap(),
+            [Outcome::Skipped],
+            "it does not see the row that was lost"
+        );
     }
     let mut subscriber = subscribe(redis.client().await, &["balance_updates"]).await;
     assert_eq!(sink.apply(&stream(vec![change("9", 12, "1")])).await.unwrap(), [APPLIED]);
     assert!(messages(&mut subscriber, 1).await[0].contains("\"at\":12,"));
     assert_eq!(left().await, Reply::Integer(-1), "it is a user's");
+    assert_eq!(sink.apply(&stream(vec![change("9", 11, "1")])).await.unwrap(), [Outcome::Skipped]);
     assert_eq!(sink.apply(&stream(vec![completed(13)])).await.unwrap(), [APPLIED_AS_UPDATE]);
     assert_eq!(left().await, Reply::Integer(-1), "and stays one");
     let row = snapshot("200:200:", 400, vec![change("10", 0, "row")]);
