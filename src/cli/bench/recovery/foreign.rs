@@ -35,7 +35,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 const GRACE: Duration = Duration::from_millis(900);
 /// How often it is asked whether foreign writes are watched.
 const ASK_EVERY: Duration = Duration::from_millis(100);
-/// How far what is asked may be from the time at which it was so.
+/// Who asks hears of a suspension at most so much earlier than of what was written in it.
 const ABOUT: Duration = Duration::from_secs(1);
 /// None is waited for any longer.
 const LOST: Duration = Duration::from_secs(10);
@@ -88,11 +88,9 @@ struct Healed {
 }
 
 impl Healed {
-    /// Whether watching was suspended about that time.
-    fn was_suspended(&self, at: Instant) -> bool {
-        let apart =
-            |seen: &Instant| seen.saturating_duration_since(at).max(at.saturating_duration_since(*seen));
-        self.suspended.iter().any(|seen| apart(seen) <= ABOUT)
+    /// Whether watching was suspended when that was written, or before it was given up: nothing is compared then.
+    fn was_suspended_since(&self, written: Instant) -> bool {
+        self.suspended.iter().any(|seen| *seen + ABOUT >= written)
     }
 }
 
@@ -180,7 +178,7 @@ async fn look_at(client: &Client, open: &mut HashMap<String, Instant>, healed: &
             healed.waits.push(waited);
         } else if waited <= LOST {
             continue;
-        } else if healed.was_suspended(written) {
+        } else if healed.was_suspended_since(written) {
             healed.left += 1;
         } else {
             return Err(Error::definite(format!("{key} is not healed"), "report this as a bug"));
