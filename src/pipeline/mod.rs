@@ -105,8 +105,6 @@ pub struct Pipeline {
     asked: Asked,
     /// What could not be applied as written.
     quarantine: Quarantine,
-    /// Whether this process has gone on with what Redis keeps of it.
-    has_remembered: bool,
     /// What was written last, for those who look after other writers.
     ledger: Arc<Ledger>,
     /// Position of the last row of this session that Redis holds.
@@ -180,7 +178,6 @@ impl Pipeline {
             health,
         } = parts;
         Pipeline {
-            has_remembered: false,
             quarantine: Quarantine::new(
                 metrics.sink.quarantine_open.clone(),
                 metrics.sink.quarantine_forgotten.clone(),
@@ -297,10 +294,9 @@ impl Pipeline {
 
     /// Goes on with what is in quarantine.
     ///
-    /// Its users are read once more: whoever was to do it may have died before.
+    /// Users on a list that another instance has left are read once more: it may have died before it did.
     pub fn remember_quarantine(&mut self, record: Option<&str>, wal_end: Lsn) {
-        self.quarantine.remember(record, wal_end);
-        if std::mem::replace(&mut self.has_remembered, true) {
+        if !self.quarantine.remember(record, wal_end) {
             return;
         }
         for (user_type, id) in self.quarantine.open().users {

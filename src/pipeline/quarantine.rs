@@ -146,14 +146,15 @@ impl Quarantine {
 
     /// Takes the list that Redis keeps, unless this is the one that Redis was given: then what came since stands, though
     /// the stream does not tell all of it again. Positions past the end of WAL are of another history: whatever comes is
-    /// later.
-    pub fn remember(&mut self, record: Option<&str>, wal_end: Lsn) {
+    /// later. Returns whether it is another's.
+    pub fn remember(&mut self, record: Option<&str>, wal_end: Lsn) -> bool {
         let record = record.unwrap_or_default();
         let found = mark(record);
         if found == self.sent.1 {
             self.written = self.sent;
         }
-        if found == self.written.1 {
+        let is_ours = found == self.written.1;
+        if is_ours {
             (self.waits, self.out) = (self.is_dirty().then_some(Lsn::ZERO), None);
         } else {
             self.entries.clear();
@@ -171,6 +172,7 @@ impl Quarantine {
         }
         self.open = self.entries.values().filter(|(_, entry)| entry.state == State::Open).count();
         count_gauge(&self.gauge, self.open as u64);
+        !is_ours
     }
 
     /// Takes an incident in, unless it is known: the stream says it again after a restart.
@@ -405,12 +407,12 @@ mod tests {
         list.record(incident(None, 17));
         let (record, _) = list.due().unwrap();
         let mut next = quarantine();
-        next.remember(Some(&record), Lsn(100));
+        assert!(next.remember(Some(&record), Lsn(100)), "another's");
         assert_eq!(next.open(), list.open());
         assert!(!next.is_dirty());
         next.record(incident(Some(&seven), 12));
         assert!(!next.is_dirty(), "an earlier one is known");
-        next.remember(Some(&record), Lsn(10));
+        assert!(!next.remember(Some(&record), Lsn(10)));
         next.record(incident(Some(&seven), 12));
         assert!(next.is_dirty(), "in another history it is a new one");
     }
@@ -435,14 +437,14 @@ mod tests {
         list.written(version);
         list.heal(&seven);
         list.record(incident(Some(&user("8")), 0));
-        list.remember(Some(&record), Lsn(100));
+        assert!(!list.remember(Some(&record), Lsn(100)));
         assert_eq!(list.open().users, [("live".to_owned(), "8".to_owned())]);
         assert!(list.is_dirty() && list.holds_back(Lsn(1)));
         list.tried = None;
         let (sent, _) = list.due().unwrap();
-        list.remember(Some(&sent), Lsn(100));
+        assert!(!list.remember(Some(&sent), Lsn(100)), "its own");
         assert!(!list.is_dirty(), "it arrived, and only the answer was lost");
-        list.remember(Some(&record), Lsn(100));
+        assert!(list.remember(Some(&record), Lsn(100)));
         assert!(list.holds(&seven, at(17)) && !list.is_dirty(), "another instance's, or an older one");
     }
 

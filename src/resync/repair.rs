@@ -1,10 +1,11 @@
 //! Single users read again: those whose event could not be applied as written.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::Reader;
 use super::read::{self, Which};
@@ -23,18 +24,27 @@ const BATCH_USERS: usize = 200;
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// Longest delay before a batch is read again.
 const RETRY_LIMIT: Duration = Duration::from_secs(5);
-/// Who was in the batch before is not read sooner again: his commit may wait for a standby, for as long as that takes.
+/// Pause before users are read who were read a moment ago: their commit may wait for a standby, for as long as that takes.
 const AGAIN: Duration = Duration::from_millis(500);
+/// That moment; all that fit into the queue come round within it.
+const MOMENT: Duration = Duration::from_secs(60);
+/// Users of whom that is remembered, twice what fits into the queue.
+const MOST_READ: usize = 20_000;
 
 /// Reads users as they come until the sender is gone; retries what may pass.
 pub async fn repair(mut reader: Reader, mut users: mpsc::Receiver<User>) -> Result<()> {
     let running = reader.metrics.running.with_label_values(&["repair"]);
-    let (mut batch, mut before) = (Vec::with_capacity(BATCH_USERS), HashSet::new());
+    let mut batch = Vec::with_capacity(BATCH_USERS);
+    let mut read: HashMap<User, Instant> = HashMap::new();
     let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LIMIT, 1);
     while users.recv_many(&mut batch, BATCH_USERS).await > 0 {
         running.set(1);
         let distinct: HashSet<User> = batch.drain(..).collect();
-        if !distinct.is_disjoint(&before) {
+        read.retain(|_, at| at.elapsed() < MOMENT);
+        if read.len() > MOST_READ {
+            read.clear();
+        }
+        if distinct.iter().any(|user| read.contains_key(user)) {
             tokio::time::sleep(AGAIN).await;
         }
         while let Err(fault) = repair_users(&mut reader, &distinct).await {
@@ -44,7 +54,7 @@ pub async fn repair(mut reader: Reader, mut users: mpsc::Receiver<User>) -> Resu
             reader.note_fault(&fault, backoff.attempts());
             tokio::time::sleep(backoff.next_delay()).await;
         }
-        before = distinct;
+        read.extend(distinct.into_iter().map(|user| (user, Instant::now())));
         backoff.reset();
         reader.note_read();
         running.set(0);

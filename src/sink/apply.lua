@@ -10,8 +10,9 @@
 -- type, where only the fence can tell it. Not in ARGV[1], because Lua hashes every byte of every string it makes.
 --
 -- A fence is text that compares as bytes: epoch(8) lsn(16) ordinal(8) xid(16) mark(1) watched values. Numbers are
--- fixed-width hex because Lua's lose digits above 2^53. Marks: . there is a row, t the user was deleted or nothing is known
--- of a row, l a row was lost. Flags: x keep the old xid, w merge the watched values, c some step asks what changed.
+-- fixed-width hex because Lua's lose digits above 2^53. Marks: . there is a row, t the user was deleted or nothing is
+-- known of a row, l a row was lost. Flags: x keep the old xid, w merge the watched values, c some step asks what
+-- changed.
 --
 -- Order: the writes of all plans, then every key that is to go, then the fences, then the publishes. Nothing is
 -- published before its fence is stored, and no fence is stored before its keys are.
@@ -143,13 +144,13 @@ local function stopped(old, new)
   return not seen
 end
 
--- The fence where it stops a row of the stream though nobody has written one: completed transactions alone have left it, or
--- a reading that found no row. Redis was emptied before, and another instance has begun since. No row that is read says
--- it either before a snapshot sees the transaction, which the fence tells of from here on.
+-- What becomes of the fence where it stops a row of the stream though nobody has written one: completed transactions
+-- alone have left it, or a reading that found no row. Redis was emptied before they came, and another instance has begun
+-- since. Nor is the row read before a snapshot sees its transaction, of which the fence tells from here on.
 local function lost(old, new)
   local mark, xid = sub(old, 49, 49), sub(new, 33, 48)
-  local is_rows = mode == 'stream' and xid ~= UNKNOWN and sub(old, 1, 8) == sub(new, 1, 8)
-  if not is_rows or not (mark == 'l' or mark == 't' and sub(old, 33, 48) == UNKNOWN) then return nil end
+  local is_row = mode == 'stream' and xid ~= UNKNOWN and sub(new, 49, 49) == '.' and sub(old, 1, 8) == sub(new, 1, 8)
+  if not is_row or not (mark == 'l' or mark == 't' and sub(old, 33, 48) == UNKNOWN) then return nil end
   return sub(old, 1, 32) .. xid .. 'l' .. sub(old, 50)
 end
 

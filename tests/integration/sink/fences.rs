@@ -164,6 +164,7 @@ async fn the_fence_of_a_user_of_whom_only_completed_rows_are_known_passes() {
         assert!(matches!(left().await, Reply::Integer(1..)), "at {at}");
         assert_eq!(sink.apply(&stream(vec![completed(at)])).await.unwrap(), [Outcome::Skipped]);
         let row = stream(vec![change("9", 9, "1")]);
+        assert_eq!(sink.apply(&stream(vec![deletion("9", 9)])).await.unwrap(), [Outcome::Skipped]);
         let lost = Outcome::Refused { reason: "redis may have lost it".into() };
         assert_eq!(sink.apply(&row).await.unwrap(), [lost]);
         let row = snapshot("9:10:9", 10, vec![change("9", 0, "1")]);
