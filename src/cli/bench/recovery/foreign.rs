@@ -81,16 +81,16 @@ pub async fn foreign(world: &mut World, progress: &Progress) -> Result<Vec<Row>>
 struct Healed {
     written: u32,
     waits: Vec<Duration>,
-    /// When watching was seen to be suspended: on a machine that cannot keep up it is, and nobody is told of what is written
-    /// then.
-    suspended: Vec<Instant>,
+    /// When watching was last seen to be suspended: on a machine that cannot keep up it is, and nobody is told of what is
+    /// written then.
+    suspended: Option<Instant>,
     left: u32,
 }
 
 impl Healed {
     /// Whether watching was suspended when that was written, or before it was given up: nothing is compared then.
     fn was_suspended_since(&self, written: Instant) -> bool {
-        self.suspended.iter().any(|seen| *seen + ABOUT >= written)
+        self.suspended.is_some_and(|seen| seen + ABOUT >= written)
     }
 }
 
@@ -147,7 +147,7 @@ async fn disturb(
             _ = look.tick(), if looks => look_at(client, &mut open, &mut healed).await?,
             _ = ask.tick(), if looks => {
                 if is_suspended(watching).await {
-                    healed.suspended.push(Instant::now());
+                    healed.suspended = Some(Instant::now());
                 }
             }
         }
