@@ -131,7 +131,8 @@ pub enum Outcome {
     Applied(Applied),
     /// The fence was at or past it: nothing was done.
     Skipped,
-    /// Could not be applied as written; the user's keys were deleted, with the fence at the plan's position.
+    /// Could not be applied as written; the user's keys were deleted, with the fence at the plan's position, or further on
+    /// where one stopped a row that Redis may have lost.
     Refused {
         /// Redis' words or ours, without values.
         reason: String,

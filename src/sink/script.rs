@@ -159,7 +159,10 @@ mod tests {
         assert_eq!(Verdict::parse("s0000000c"), Verdict::Later(12));
         assert_eq!(Verdict::parse("w"), Verdict::NotTried);
         assert_eq!(Verdict::parse("!OOM"), Verdict::Failed(NodeError::OutOfMemory));
-        assert!(matches!(Verdict::parse("?ERR"), Verdict::Done { outcome: Outcome::Refused { .. }, .. }));
+        for (line, reason) in [("?ERR", "redis answered ERR"), ("?LOST", "redis may have lost it")] {
+            let outcome = Outcome::Refused { reason: reason.into() };
+            assert_eq!(Verdict::parse(line), Verdict::Done { outcome, kept: false });
+        }
         assert!(matches!(Verdict::parse(""), Verdict::Failed(NodeError::Other(_))));
     }
 }
