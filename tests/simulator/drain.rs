@@ -114,7 +114,7 @@ fn round(run: &mut Run<'_>) -> bool {
     }
     let world = &mut *run.world.lock();
     for conn in world.redis.executable() {
-        while world.redis.executable().contains(&conn) {
+        while world.redis.is_executable(conn) {
             world.execute(conn);
             busy = true;
         }

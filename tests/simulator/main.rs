@@ -38,3 +38,7 @@ mod setup;
 mod shrink;
 mod workload;
 mod world;
+
+/// A step allocates a hundred times, and the program's own allocator takes less time for it.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

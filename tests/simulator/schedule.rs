@@ -93,7 +93,7 @@ impl<'s> Run<'s> {
         let setup = &schedule.setup;
         let mut world = World {
             postgres: Postgres::new(setup.full, setup.pipe_bytes),
-            redis: Redis::new(setup.nodes, schedule.mutant),
+            redis: Redis::new(setup.nodes, schedule.mutant, schedule.traced),
             gates: Vec::new(),
             checks: Checks::new(setup.most_rows()),
             mutant: schedule.mutant,
@@ -190,7 +190,7 @@ impl<'s> Run<'s> {
                     .collect();
                 for conn in conns {
                     for _ in 0..random.below(4) {
-                        if world.redis.executable().contains(&conn) {
+                        if world.redis.is_executable(conn) {
                             world.execute(conn);
                         }
                     }
@@ -213,7 +213,7 @@ impl<'s> Run<'s> {
         let world = &mut *self.world.lock();
         let Some(conn) = random.pick(&world.redis.executable()) else { return };
         for _ in 0..1 + random.below(4) {
-            if world.redis.executable().contains(&conn) {
+            if world.redis.is_executable(conn) {
                 world.execute(conn);
             }
         }

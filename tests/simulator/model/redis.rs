@@ -80,6 +80,7 @@ pub struct Conn {
 #[derive(Debug, Default)]
 pub struct Executed {
     pub node: usize,
+    /// For whoever reads a trace.
     pub what: String,
     pub touched: Vec<Bytes>,
     pub published: Vec<(Bytes, Bytes)>,
@@ -91,10 +92,12 @@ pub struct Redis {
     pub conns: BTreeMap<u64, Conn>,
     next_conn: u64,
     mutant: Option<Mutant>,
+    /// Whether somebody wants to read what commands did.
+    traced: bool,
 }
 
 impl Redis {
-    pub fn new(nodes: usize, mutant: Option<Mutant>) -> Redis {
+    pub fn new(nodes: usize, mutant: Option<Mutant>, traced: bool) -> Redis {
         let node = |number: usize| Node {
             address: Address::new(HOST, FIRST_PORT + number as u16),
             id: format!("node-{number}"),
@@ -105,7 +108,8 @@ impl Redis {
             fails: None,
             lives: 0,
         };
-        Redis { nodes: (0..nodes).map(node).collect(), conns: BTreeMap::new(), next_conn: 1, mutant }
+        let nodes = (0..nodes).map(node).collect();
+        Redis { nodes, conns: BTreeMap::new(), next_conn: 1, mutant, traced }
     }
 
     fn is_cluster(&self) -> bool {
@@ -217,8 +221,16 @@ impl Redis {
 
     /// Connections with commands that the server has not executed.
     pub fn executable(&self) -> Vec<u64> {
-        let waits = |conn: &Conn| self.nodes[conn.node].up && !conn.inbox.is_empty();
-        self.conns.iter().filter(|(_, conn)| waits(conn)).map(|(id, _)| *id).collect()
+        self.conns.iter().filter(|(_, conn)| self.waits(conn)).map(|(id, _)| *id).collect()
+    }
+
+    /// Whether a connection is one of them.
+    pub fn is_executable(&self, id: u64) -> bool {
+        self.conns.get(&id).is_some_and(|conn| self.waits(conn))
+    }
+
+    fn waits(&self, conn: &Conn) -> bool {
+        self.nodes[conn.node].up && !conn.inbox.is_empty()
     }
 
     /// Connections with replies that the client has not seen.
@@ -256,19 +268,16 @@ impl Redis {
         self.nodes[node].space.full = self.nodes[node].out_of_memory;
         let reply = self.answer(id, name, &args);
         self.nodes[node].space.full = false;
-        let instance = self.conns[&id].instance;
-        let what = format!(
-            "{instance} at {}: {name} {} -> {}",
-            self.nodes[node].address,
-            subject(name, &args),
-            short(&reply)
-        );
+        let what = self.traced.then(|| {
+            let (instance, address) = (self.conns[&id].instance, &self.nodes[node].address);
+            format!("{instance} at {address}: {name} {} -> {}", subject(name, &args), short(&reply))
+        });
         let reply = reply.map_err(|line| NodeError::parse(&line));
         if let Some(conn) = self.conns.get_mut(&id).filter(|conn| conn.open) {
             conn.outbox.push_back(Written::Reply(answer, reply));
         }
         self.forget_if_done(id);
-        self.finish(node, what)
+        self.finish(node, what.unwrap_or_default())
     }
 
     /// Somebody else changes keys.
