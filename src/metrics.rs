@@ -146,6 +146,8 @@ pub struct AuditMetrics {
     pub foreign_writes: IntCounterVec,
     /// 1 while every write to a followed key is announced.
     pub watching: IntGauge,
+    /// Times that this ended: watching was suspended, or Redis could not be heard.
+    pub unwatched: IntCounter,
     /// Users and keys that were too many to be remembered, and are left to the audit.
     pub overflows: IntCounter,
     /// Derived keys that were written from an older reading and deleted again.
@@ -325,6 +327,10 @@ fn audit_metrics(names: &Names<'_>) -> prometheus::Result<AuditMetrics> {
         )?,
         watching: names
             .gauge("foreign_writes_watched", "1 while every write to a followed key is announced.")?,
+        unwatched: names.counter(
+            "foreign_writes_unwatched_total",
+            "Times that writes were no longer announced: watching was suspended, or Redis could not be heard.",
+        )?,
         overflows: names
             .counter("audit_overflows_total", "Users and keys too many to be watched, left to the audit.")?,
         stale_refills: names

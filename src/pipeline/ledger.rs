@@ -321,7 +321,7 @@ impl Ledger {
     /// Something may not have been announced. What was written last is no longer known either.
     pub fn interrupt(&self) {
         let mut state = self.state();
-        let State { suspects, due, unwatched, mut written, old, tempo, out_from, .. } =
+        let State { live, suspects, due, unwatched, mut written, old, tempo, out_from, .. } =
             std::mem::take(&mut *state);
         // That they were written is still known, and that what is derived of them within the grace is stale.
         written.values_mut().for_each(|written| written.left = None);
@@ -331,6 +331,7 @@ impl Ledger {
         // The commits of those whom the stream changed have just been noted as missed.
         users.into_iter().for_each(|user| self.doubt(&mut state, user));
         self.metrics.watching.set(0);
+        self.metrics.unwatched.inc_by(live.into());
     }
 
     /// How the stream stands: decides whether it is time to watch.

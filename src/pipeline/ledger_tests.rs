@@ -54,6 +54,17 @@ fn a_flight_that_left_before_anybody_watched_is_none_that_was_watched() {
     assert_eq!(due.iter().map(|suspect| suspect.cause.unwatched).collect::<Vec<_>>(), [true, false]);
 }
 
+#[test]
+fn an_end_of_watching_is_counted_once() {
+    let ledger = live();
+    ledger.interrupt();
+    ledger.stand_down();
+    assert_eq!(ledger.metrics.unwatched.get(), 1);
+    resume(&ledger);
+    ledger.stand_down();
+    assert_eq!(ledger.metrics.unwatched.get(), 2);
+}
+
 fn plan(ledger: &Ledger, id: &str, kind: Kind, value: Value) -> KeyPlan {
     let commit = CommitInfo { commit_lsn: COMMIT, time: PgTime(0), xid: Xid64(9) };
     ledger.key_map.plan(&Event {
