@@ -18,7 +18,7 @@ pub(super) fn judge(catalog: &Catalog, config: &Config) -> Vec<Item> {
     let mut items = Vec::new();
     if !publication.all_operations {
         let fact = format!("publication {name:?} leaves out some of insert, update, delete, truncate");
-        items.push(Item::new(Verdict::Failure, &topic, fact, INIT));
+        items.push(Item::new(Verdict::Obstacle, &topic, fact, INIT));
     }
     for (spec, table) in config.tables.iter().zip(&catalog.tables) {
         if let Some(table) = table {
@@ -78,7 +78,7 @@ fn table_items(
     match (&published.row_filter, filter) {
         _ if published.has_filter(filter) => {}
         (Some(_), _) => {
-            items.push(item(Verdict::Failure, format!("a row filter leaves out rows of {spec}")));
+            items.push(item(Verdict::Obstacle, format!("a row filter leaves out rows of {spec}")));
         }
         (None, _) => {
             let fact = format!("rows of {spec} that other shards follow are sent as well");

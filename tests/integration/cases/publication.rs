@@ -96,3 +96,35 @@ async fn a_table_that_left_the_publication_and_came_back_while_nobody_looked_is_
     world.lockstep.run().await;
     is_whole_again(&world).await;
 }
+
+/// What the publication leaves out never comes: a lease that goes on would not be true.
+async fn what_leaves_out_updates_is_named(leaves_out: &str, fact: &str) {
+    let world = world_with_users().await;
+    world.sql(leaves_out).await;
+    world.sql("UPDATE users SET wallet_balance = 7 WHERE id = 7").await;
+    world.lockstep.is_not_ready_because(fact).await;
+    assert_eq!(world.lockstep.exited(), None);
+    let over = async || (!world.store.exists("lockstep:lease").await).then_some(());
+    eventually("no lease says that redis is fresh", over).await;
+    let (status, said) =
+        world.lockstep.http("GET", "/api/redis-health/wait?lsn=0/1&timeout_ms=0").await.unwrap();
+    assert_ne!(status, 200, "{said}");
+    world.lockstep.init().await;
+    is_whole_again(&world).await;
+    assert_eq!(world.store.get("user_balance:live:7").await.as_deref(), Some("7"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publication_that_carries_no_updates_any_more_is_named_and_loaded_once_it_does() {
+    let inserts = "ALTER PUBLICATION lockstep SET (publish = 'insert')";
+    what_leaves_out_updates_is_named(inserts, "leaves out some of insert, update").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_filter_that_somebody_gives_the_publication_is_named_and_loaded_over_once_it_is_gone() {
+    if not_before(COLUMN_LISTS, "a row filter") {
+        return;
+    }
+    let filtered = "ALTER PUBLICATION lockstep SET TABLE user_transactions, users WHERE (id < 5)";
+    what_leaves_out_updates_is_named(filtered, "a row filter leaves out rows of public.users").await;
+}
