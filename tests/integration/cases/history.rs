@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use crate::harness::{Lockstep, Mode, On, Postgres, Setup, World, eventually};
+use crate::harness::subscriber::USER_UPDATES;
+use crate::harness::{Lockstep, Mode, On, Postgres, Setup, World, eventually, postgres_major};
 
 on_both!(
     a_promoted_standby_without_the_slot_is_followed,
     a_promoted_standby_with_the_slot_publishes_nothing_again,
+    an_instance_of_the_old_history_that_wakes_up_changes_nothing,
     a_restore_to_a_point_in_time_is_followed,
     another_server_with_other_users_is_followed,
     a_restored_older_state_is_followed,
@@ -15,6 +17,8 @@ on_both!(
 );
 
 const USERS: u32 = 30;
+/// Since this version a standby keeps up with slots by itself.
+const FAILOVER_SLOTS: u32 = 17;
 
 async fn insert_users(world: &World) {
     let users = format!("SELECT n, 'live', 1000 FROM generate_series(1, {USERS}) n");
@@ -27,13 +31,17 @@ async fn epoch(world: &World) -> u32 {
 
 /// Follows the primary, or the standby once that is promoted.
 async fn run_on_both(world: &mut World, standby: &Postgres) {
+    world.lockstep = instance_on_both(world, standby);
+    world.lockstep.run().await;
+}
+
+fn instance_on_both(world: &World, standby: &Postgres) -> Lockstep {
     let urls = format!(
         "postgresql://postgres@127.0.0.1:{},127.0.0.1:{}/postgres",
         world.postgres.port(),
         standby.port()
     );
-    world.lockstep = Lockstep::new(&urls, &world.store.urls(), "");
-    world.lockstep.run().await;
+    Lockstep::new(&urls, &world.store.urls(), "")
 }
 
 /// The standby has all that is committed so far.
@@ -52,12 +60,17 @@ async fn the_other_history_is_loaded(world: &World) {
     world.caught_up().await;
 }
 
-/// Promotes the standby after changes that never reached it, which are only in Redis.
-async fn fail_over(world: &mut World, standby: &mut Postgres) {
+/// What is committed from now on never reaches the standby.
+async fn is_cut_off(world: &World, standby: &Postgres) {
     standby.sql("ALTER SYSTEM SET primary_conninfo = ''").await;
     standby.sql("SELECT pg_reload_conf()").await;
     let senders = "SELECT count(*) FROM pg_stat_replication WHERE application_name = 'walreceiver'";
     world.postgres.eventually_value(senders, "0").await;
+}
+
+/// Promotes the standby after changes that never reached it, which are only in Redis.
+async fn fail_over(world: &mut World, standby: &mut Postgres) {
+    is_cut_off(world, standby).await;
     world.credit(7, "1").await;
     world.user("live", 100, "5").await;
     world.caught_up().await;
@@ -98,6 +111,10 @@ async fn a_promoted_standby_with_the_slot_publishes_nothing_again(on: On) {
     is_replicated(&world, &standby).await;
     let kept = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'lockstep' AND NOT temporary";
     standby.eventually_value(kept, "1").await;
+    if postgres_major() >= FAILOVER_SLOTS {
+        let synced = "SELECT failover AND synced FROM pg_replication_slots WHERE slot_name = 'lockstep'";
+        standby.eventually_value(synced, "t").await;
+    }
     let before = epoch(&world).await;
     fail_over(&mut world, &mut standby).await;
     world.eventually_equal().await;
@@ -109,6 +126,44 @@ async fn a_promoted_standby_with_the_slot_publishes_nothing_again(on: On) {
     assert_eq!(heard.len(), told.len(), "events were published again");
     let of = |user: &str| heard.iter().filter(|heard| heard.user() == user).count();
     assert_eq!([of("live:9"), of("live:8")], [6, 4], "the row and its credits, on two channels");
+}
+
+/// It was frozen with changes in its socket that the new primary never had.
+async fn an_instance_of_the_old_history_that_wakes_up_changes_nothing(on: On) {
+    let mut world = World::set_up(Setup::on(on)).await;
+    world.lockstep.init().await;
+    insert_users(&world).await;
+    let mut standby = Postgres::standby_of(&world.postgres).await;
+    run_on_both(&mut world, &standby).await;
+    is_replicated(&world, &standby).await;
+    world.caught_up().await;
+    let subscriber = world.subscriber().await;
+    let second = instance_on_both(&world, &standby);
+    second.spawn(&["run"]);
+    second.is_not_ready_because("another instance holds the slot").await;
+    is_cut_off(&world, &standby).await;
+    world.lockstep.signal("STOP");
+    world.sql("UPDATE users SET wallet_balance = 66").await;
+    world.user("live", 100, "66").await;
+    let end = world.postgres.value("SELECT pg_current_wal_lsn()").await.expect("an LSN");
+    let sent = format!("SELECT bool_and(sent_lsn >= '{end}') FROM pg_stat_replication");
+    world.postgres.eventually_value(&sent, "t").await;
+    world.postgres.kill9();
+    standby.sql("SELECT pg_promote()").await;
+    std::mem::swap(&mut world.postgres, &mut standby);
+    let frozen = std::mem::replace(&mut world.lockstep, second);
+    the_other_history_is_loaded(&world).await;
+    world.eventually_equal().await;
+    frozen.signal("CONT");
+    let ended = async || frozen.log().contains("the stream ended").then_some(());
+    eventually("the frozen one sees that its stream is gone", ended).await;
+    world.credit(8, "1").await;
+    world.caught_up().await;
+    world.assert_equal().await;
+    let heard = world.heard_all(&subscriber).await;
+    let of_the_old: Vec<_> = heard.iter().filter(|heard| heard.payload.contains("\"balance\":66,")).collect();
+    assert!(of_the_old.is_empty(), "{of_the_old:#?}");
+    assert_eq!(subscriber.of(USER_UPDATES, "live:8").len(), 1);
 }
 
 /// A world whose database was copied, and has changed since.
