@@ -1,11 +1,11 @@
 //! Redis is away, in every way there is: meanwhile the database hears from the stream, fails nothing and can be
 //! stopped, memory is bounded and `/readyz` says why; afterwards Redis catches up.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::harness::workload::Workload;
 use crate::harness::{
-    Line, Mode, On, Proxy, Redis, RedisOptions, Setup, Subscriber, World, eventually, eventually_ok,
+    Line, Mode, On, PATIENCE, Proxy, Redis, RedisOptions, Setup, Subscriber, World, eventually, eventually_ok,
 };
 
 const USERS: u32 = 5_000;
@@ -93,16 +93,62 @@ async fn redis_catches_up(world: &World, subscriber: &Subscriber) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_is_down() {
-    let (world, _proxy, subscriber) = world_behind_a_proxy().await;
+    let (world, proxy, subscriber) = world_behind_a_proxy().await;
     let redis = world.store.single();
     redis.stop().await;
     the_database_notices_nothing(&world, "redis").await;
     the_database_can_be_stopped(&world).await;
+    // Nothing is published before somebody listens again.
+    proxy.set(Line::Cut);
     redis.start_again().await;
-    world.lockstep.wait_ready().await;
-    world.caught_up().await;
-    world.eventually_equal().await;
     drop(subscriber);
+    let subscriber = world.subscriber().await;
+    proxy.set(Line::Open);
+    redis_catches_up(&world, &subscriber).await;
+}
+
+/// An hour of a thousand a second, where `LOCKSTEP_TEST_BACKLOG=3600000` asks for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_is_unreachable_while_many_transactions_commit() {
+    let asked = std::env::var("LOCKSTEP_TEST_BACKLOG").ok();
+    let transactions: u32 = asked.map_or(20_000, |text| text.parse().expect("a number"));
+    let (world, proxy, subscriber) = world_behind_a_proxy().await;
+    // Whoever counts millions of events by hearing them needs more memory than all that is tested.
+    drop(subscriber);
+    let stream = "SELECT pid FROM pg_stat_replication WHERE state = 'streaming'";
+    let pid = world.postgres.value(stream).await.expect("a stream");
+    let before = events(&world).await;
+    proxy.set(Line::Cut);
+    let begun = Instant::now();
+    world
+        .sql(&format!(
+            "CREATE PROCEDURE move_users(times int) LANGUAGE plpgsql AS $$ BEGIN
+                PERFORM set_config('synchronous_commit', 'off', false);
+                FOR i IN 1..times LOOP
+                    UPDATE users SET wallet_balance = wallet_balance + 1 WHERE id = 1 + i % {USERS};
+                    COMMIT;
+                END LOOP;
+            END $$"
+        ))
+        .await;
+    world.sql(&format!("CALL move_users({transactions})")).await;
+    let away = begun.elapsed();
+    world.lockstep.is_not_ready_because("redis").await;
+    assert_eq!(world.postgres.value(stream).await, Some(pid), "the same stream");
+    proxy.set(Line::Open);
+    let begun = Instant::now();
+    world.caught_up_within(PATIENCE + Duration::from_millis(transactions.into())).await;
+    let took = begun.elapsed();
+    world.eventually_equal().await;
+    assert_eq!(events(&world).await - before, f64::from(transactions), "each is an event, once");
+    is_bounded(&world);
+    let peak = world.lockstep.peak_resident_bytes() >> 20;
+    println!("{transactions} transactions in {away:?}, caught up in {took:?}, {peak} MiB at most");
+}
+
+async fn events(world: &World) -> f64 {
+    let all = world.lockstep.metrics().await.expect("metrics");
+    all.iter().filter(|(name, _)| name.starts_with("lockstep_events_total{")).map(|(_, count)| count).sum()
 }
 
 #[tokio::test(flavor = "multi_thread")]
