@@ -26,5 +26,21 @@ pub async fn inject(trial: &mut Trial) {
             trial.world.lockstep.succeed(&["resync", "--wait"]).await;
         }
         trial.world.sql(&format!("DELETE FROM users WHERE id BETWEEN {FIRST} AND {LAST}")).await;
+        trial.world.caught_up().await;
+        for _ in 0..2 {
+            assert!(are_gone(trial).await, "a key of a deleted user is there");
+            trial.progress(20).await;
+        }
     }
+}
+
+async fn are_gone(trial: &Trial) -> bool {
+    for who in (FIRST..=LAST).flat_map(|id| [format!("live:{id}"), format!("demo:{id}")]) {
+        for key in [format!("user:{{{who}}}:config"), format!("user_balance:{who}")] {
+            if trial.world.store.exists(&key).await {
+                return false;
+            }
+        }
+    }
+    true
 }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-use super::history::Change;
+use super::history::{Change, GONE};
 use super::{Losses, Verdict};
 use crate::harness::resp::Resp;
 use crate::harness::subscriber::{BALANCE_UPDATES, USER_UPDATES, parse};
@@ -135,6 +135,11 @@ impl Audience {
                 let ids = by_change.get(&(channel, &change.who, change.xid));
                 let what = || format!("transaction {} of {} on {name}", change.xid, change.who);
                 match ids.map_or(0, Vec::len) {
+                    // Whoever writes down what user_updates tells would bring him back.
+                    0 if channel == 0 && change.balance == GONE => {}
+                    told if channel == 0 && change.balance == GONE => {
+                        verdict.doubled.push(format!("{}, who is gone: {told}", what()));
+                    }
                     1 => {}
                     // What left the balance as it was is told on one channel only.
                     0 if channel == 1 && !change.moved => {}

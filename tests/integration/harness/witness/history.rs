@@ -13,15 +13,25 @@ const NOTES: &str = "
     CREATE FUNCTION iso(timestamptz) RETURNS text LANGUAGE sql AS $$
         SELECT to_char($1 AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"') $$;
     CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-        INSERT INTO history (xid, who, balance, moved) VALUES (
-            pg_current_xact_id()::text::bigint, NEW.user_type || ':' || NEW.id,
-            trim_scale(NEW.wallet_balance)::text,
-            TG_OP = 'INSERT' OR OLD.wallet_balance IS DISTINCT FROM NEW.wallet_balance);
+        IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND (OLD.user_type, OLD.id) <> (NEW.user_type, NEW.id)) THEN
+            INSERT INTO history (xid, who, balance, moved) VALUES (
+                pg_current_xact_id()::text::bigint, OLD.user_type || ':' || OLD.id, 'gone', true);
+        END IF;
+        IF TG_OP <> 'DELETE' THEN
+            INSERT INTO history (xid, who, balance, moved) VALUES (
+                pg_current_xact_id()::text::bigint, NEW.user_type || ':' || NEW.id,
+                trim_scale(NEW.wallet_balance)::text,
+                TG_OP = 'INSERT' OR (OLD.user_type, OLD.id, OLD.wallet_balance)
+                    IS DISTINCT FROM (NEW.user_type, NEW.id, NEW.wallet_balance));
+        END IF;
         RETURN NULL;
     END $$;
-    CREATE TRIGGER note AFTER INSERT OR UPDATE ON users FOR EACH ROW EXECUTE FUNCTION note();
+    CREATE TRIGGER note AFTER INSERT OR UPDATE OR DELETE ON users FOR EACH ROW EXECUTE FUNCTION note();
     INSERT INTO history (xid, who, balance, moved)
         SELECT 0, user_type || ':' || id, trim_scale(wallet_balance)::text, false FROM users ORDER BY id;";
+
+/// Instead of a balance: the user was deleted, or is another one now.
+pub const GONE: &str = "gone";
 
 /// One user's change in one database transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +39,7 @@ pub struct Change {
     pub xid: u64,
     /// `live:7`
     pub who: String,
-    /// After the transaction, as Redis has it.
+    /// After the transaction, as Redis has it; [`GONE`] where the user is.
     pub balance: String,
     /// Whether it changed the balance.
     pub moved: bool,
