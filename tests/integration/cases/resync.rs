@@ -56,8 +56,14 @@ async fn a_resync_of_single_users_leaves_the_others_alone() {
     assert_eq!(world.store.hash(&config_of("live:1")).await["balance"], "100");
     assert_eq!(world.store.hash(&config_of("live:2")).await["balance"], "66");
     assert!(!world.store.exists(&config_of("live:99")).await);
+    let of_nobody = [config_of("live:98"), "user_balance:live:98".to_owned()];
+    world.store.hset(&of_nobody[0], "balance", "66").await;
+    world.store.set(&of_nobody[1], "66").await;
     world.lockstep.succeed(&["resync", "--wait", "--table", "public.users"]).await;
     world.assert_equal().await;
+    for key in of_nobody {
+        assert!(!world.store.exists(&key).await, "{key}: nobody has this id");
+    }
 }
 
 async fn a_resync_asked_for_while_nothing_runs_is_done_at_the_start(on: On) {
