@@ -75,6 +75,13 @@ pub struct Event {
     pub doubt: Option<Doubt>,
 }
 
+impl Event {
+    /// Whether values of the user's row were not sent.
+    pub fn lacks_values(&self) -> bool {
+        self.fields.iter().any(|field| field.value == super::Value::Unchanged)
+    }
+}
+
 /// What happened to the user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {

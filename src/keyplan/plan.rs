@@ -80,9 +80,7 @@ impl KeyMap {
                 || (event.doubt.is_none() && !event.fields.is_empty() && is_sent(&event.fields)),
             rereads: matches!(event.kind, Kind::Reread(_)),
             watched: planner.watched(undecodable),
-            whole: deletes_user
-                || (event.kind != Kind::Completed
-                    && !event.fields.iter().any(|field| field.value == Value::Unchanged)),
+            whole: deletes_user || (event.kind != Kind::Completed && !event.lacks_values()),
             doubt: event.doubt.clone(),
             event: if silent {
                 EventJson::Fixed(Bytes::new())

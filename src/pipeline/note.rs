@@ -7,8 +7,8 @@ use super::lane::Landed;
 use super::quarantine::Incident;
 use super::truncate::Tally;
 use super::{Errand, Pipeline, REFUSED_KINDS, clock};
-use crate::balance::Refused;
 use crate::balance::time::commit_iso;
+use crate::balance::{Refused, User};
 use crate::keyplan::KeyPlan;
 use crate::pgoutput::PgTime;
 use crate::sink::Outcome;
@@ -54,7 +54,12 @@ impl Pipeline {
         let sent_again = self.known.note_event(plan.position);
         let mut doubt = plan.doubt.as_ref().map(ToString::to_string);
         match outcome {
-            Outcome::Skipped => sink.skipped_by_fence.inc(),
+            Outcome::Skipped => {
+                sink.skipped_by_fence.inc();
+                if plan.row_xid.is_some() && !plan.whole && plan.doubt.is_none() {
+                    self.read_what_was_not_sent(&plan.user);
+                }
+            }
             Outcome::Applied(applied) => {
                 sink.retyped.inc_by(applied.retyped_keys.into());
                 if let Some(event_type) = plan.event_type(applied.as_update) {
@@ -74,6 +79,13 @@ impl Pipeline {
         }
         // Also where the fence has it: whoever was to read the user again may not have come to it.
         self.repair(plan);
+    }
+
+    /// Of a row that is sent again and lacks values: a load may have passed over the user because no snapshot saw the row
+    /// yet, and whoever was to read the user once more may have died before.
+    pub(super) fn read_what_was_not_sent(&self, user: &User) {
+        // Mostly nothing is missing: who does not fit in is left to the audit.
+        let _ = self.repairs.try_send(user.clone());
     }
 
     /// A row read from the database. What is in doubt even there stays deleted.

@@ -232,6 +232,9 @@ impl<'p> Session<'p> {
             }
             match output {
                 Output::Event(event) if !is_new => {
+                    if event.lacks_values() {
+                        self.pipeline.read_what_was_not_sent(&event.user);
+                    }
                     self.pipeline.ledger.changed_before(event.user, window.commit.commit_lsn);
                 }
                 // Planned here, while the flight before is out.
