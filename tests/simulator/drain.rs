@@ -93,6 +93,10 @@ fn rest(run: &mut Run<'_>) -> bool {
 /// Everybody does what there is to be done; whether there was anything.
 fn round(run: &mut Run<'_>) -> bool {
     let mut busy = false;
+    run.moment();
+    let gone: Vec<usize> =
+        (0..run.instances.len()).filter(|number| run.instances[*number].is_none()).collect();
+    gone.into_iter().for_each(|number| run.start(number));
     {
         let world = &mut *run.world.lock();
         for _ in 0..8 {

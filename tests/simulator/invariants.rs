@@ -37,6 +37,17 @@ pub struct Counts {
     pub moved_back: u64,
 }
 
+impl Counts {
+    pub fn add(&mut self, other: Counts) {
+        self.commits += other.commits;
+        self.published += other.published;
+        self.doubled += other.doubled;
+        self.unpublished += other.unpublished;
+        self.epochs += other.epochs;
+        self.moved_back += other.moved_back;
+    }
+}
+
 /// A number that a row was given, where a key can show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Number {

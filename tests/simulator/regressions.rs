@@ -1557,7 +1557,7 @@ fn known() -> Vec<Known> {
 #[test]
 fn what_failed_once_does_not_fail_again() {
     for Known { what, setup, steps } in known() {
-        let schedule = Schedule { setup, steps: steps.to_vec(), mutant: None, traced: false };
+        let schedule = Schedule { setup, steps: steps.to_vec(), mutant: None, traced: false, kill: None };
         assert_eq!(schedule.run().failure, None, "{what}");
     }
 }

@@ -26,6 +26,8 @@ pub struct Schedule {
     pub steps: Vec<u64>,
     pub mutant: Option<Mutant>,
     pub traced: bool,
+    /// The moment at which who leads is killed, whatever else happens.
+    pub kill: Option<usize>,
 }
 
 /// How a run ended.
@@ -33,6 +35,8 @@ pub struct Schedule {
 pub struct Outcome {
     pub failure: Option<Failure>,
     pub counts: Counts,
+    /// Moments at which somebody could have been killed.
+    pub moments: usize,
     pub trace: Vec<String>,
 }
 
@@ -42,7 +46,7 @@ impl Schedule {
         let setup = Setup::of(&mut random);
         let steps = STEPS.0 + random.below(STEPS.1 - STEPS.0);
         let steps = (0..steps).map(|_| random.next()).collect();
-        Schedule { setup, steps, mutant: None, traced: false }
+        Schedule { setup, steps, mutant: None, traced: false, kill: None }
     }
 
     pub fn with(self, mutant: Mutant) -> Schedule {
@@ -86,6 +90,7 @@ pub struct Run<'s> {
     pub blueprint: Blueprint,
     /// Whether Redis has lost anything, or another program wrote to it.
     pub has_lost: bool,
+    moments: usize,
 }
 
 impl<'s> Run<'s> {
@@ -107,12 +112,13 @@ impl<'s> Run<'s> {
             first.then(|| Instance::start(number, &world, &blueprint))
         });
         let instances = instances.collect();
-        Run { schedule, world, instances, blueprint, has_lost: false }
+        Run { schedule, world, instances, blueprint, has_lost: false, moments: 0 }
     }
 
     fn complete(mut self) -> Outcome {
         for step in &self.schedule.steps {
             self.step(&mut Random::new(*step));
+            self.moment();
             if self.has_failed() {
                 break;
             }
@@ -123,7 +129,17 @@ impl<'s> Run<'s> {
         self.instances.clear();
         let mut world = self.world.lock();
         let failure = world.checks.failure.take();
-        Outcome { failure, counts: world.checks.counts, trace: world.trace.take().unwrap_or_default() }
+        let trace = world.trace.take().unwrap_or_default();
+        Outcome { failure, counts: world.checks.counts, moments: self.moments, trace }
+    }
+
+    /// All processes wait for something, or could.
+    pub fn moment(&mut self) {
+        self.moments += 1;
+        if self.schedule.kill == Some(self.moments) {
+            let leader = self.world.lock().postgres.leader;
+            self.kill(leader, &mut Random::new(self.moments as u64));
+        }
     }
 
     pub fn has_failed(&self) -> bool {
@@ -206,6 +222,7 @@ impl<'s> Run<'s> {
             if let Some(instance) = self.awake(number) {
                 instance.run(1 + random.below(3));
             }
+            self.moment();
         }
     }
 
@@ -248,7 +265,10 @@ impl<'s> Run<'s> {
     fn disturb(&mut self, fault: Fault, random: &mut Random) {
         self.world.lock().say(|| format!("fault: {fault:?}"));
         match fault {
-            Fault::Crash => self.crash(random),
+            Fault::Crash => {
+                let number = random.below(INSTANCES);
+                self.kill(number, random);
+            }
             Fault::Freeze => {
                 let number = random.below(INSTANCES);
                 if let Some(instance) = &mut self.instances[number] {
@@ -286,8 +306,7 @@ impl<'s> Run<'s> {
     }
 
     /// kill -9: what is in the sockets may still arrive.
-    fn crash(&mut self, random: &mut Random) {
-        let number = random.below(INSTANCES);
+    fn kill(&mut self, number: usize, random: &mut Random) {
         if self.instances[number].take().is_none() {
             return;
         }
