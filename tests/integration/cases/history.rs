@@ -81,13 +81,19 @@ async fn fail_over(world: &mut World, standby: &mut Postgres) {
     the_other_history_is_loaded(world).await;
 }
 
-async fn a_promoted_standby_without_the_slot_is_followed(on: On) {
+/// Lockstep follows the primary, and a standby without the slot has all that is there.
+async fn with_a_standby(on: On) -> (World, Postgres) {
     let mut world = World::set_up(Setup::on(on)).await;
     world.lockstep.init().await;
     insert_users(&world).await;
-    let mut standby = Postgres::standby_of(&world.postgres).await;
+    let standby = Postgres::standby_of(&world.postgres).await;
     run_on_both(&mut world, &standby).await;
     is_replicated(&world, &standby).await;
+    (world, standby)
+}
+
+async fn a_promoted_standby_without_the_slot_is_followed(on: On) {
+    let (mut world, mut standby) = with_a_standby(on).await;
     let before = epoch(&world).await;
     fail_over(&mut world, &mut standby).await;
     world.eventually_equal().await;
@@ -130,12 +136,7 @@ async fn a_promoted_standby_with_the_slot_publishes_nothing_again(on: On) {
 
 /// It was frozen with changes in its socket that the new primary never had.
 async fn an_instance_of_the_old_history_that_wakes_up_changes_nothing(on: On) {
-    let mut world = World::set_up(Setup::on(on)).await;
-    world.lockstep.init().await;
-    insert_users(&world).await;
-    let mut standby = Postgres::standby_of(&world.postgres).await;
-    run_on_both(&mut world, &standby).await;
-    is_replicated(&world, &standby).await;
+    let (mut world, mut standby) = with_a_standby(on).await;
     world.caught_up().await;
     let subscriber = world.subscriber().await;
     let second = instance_on_both(&world, &standby);
