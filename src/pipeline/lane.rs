@@ -99,11 +99,16 @@ pub struct Landed {
     pub quarantine: Option<u64>,
     /// A mark that has to wait until the records were compared.
     pub returned: Option<Mark>,
-    /// Why the checkpoint does not count as stored though every node took it.
+    /// Why PostgreSQL may not forget what is before that checkpoint.
     pub unkept: Option<Fault>,
 }
 
 impl Landed {
+    /// Whether PostgreSQL may forget what is before the checkpoint.
+    pub fn is_kept(&self) -> bool {
+        self.stored.is_some() && self.unkept.is_none()
+    }
+
     /// Whether any plan could not be applied as written.
     pub fn is_doubtful(&self) -> bool {
         let refused = |outcome: &Outcome| matches!(outcome, Outcome::Refused { .. });
@@ -152,7 +157,7 @@ impl Lane {
                     if let Ok(landed) = &mut landed {
                         landed.misheard = sink.take_misheard();
                         if let Some(fresh) = fresh {
-                            landed.leased = landed.stored.is_some() && renew(&mut sink, fresh).await;
+                            landed.leased = landed.is_kept() && renew(&mut sink, fresh).await;
                         }
                     }
                     (sink, landed)

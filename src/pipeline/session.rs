@@ -323,14 +323,14 @@ impl<'p> Session<'p> {
             self.tracker.applied(sequence);
         }
         if let Some(checkpoint) = &landed.stored {
-            self.tracker.stored(checkpoint.applied);
-            self.margin.stored(self.tracker.stored_lsn(), self.began.elapsed());
             self.pipeline.note_stored(checkpoint);
-            self.queue_status(false);
-        }
-        if landed.stored.is_some() || landed.unkept.is_some() {
             self.unkept = landed.unkept.is_some();
             self.pipeline.note_kept(landed.unkept.as_ref());
+            if landed.is_kept() {
+                self.tracker.stored(checkpoint.applied);
+                self.margin.stored(self.tracker.stored_lsn(), self.began.elapsed());
+                self.queue_status(false);
+            }
         }
         self.pipeline.pass(&landed);
         self.lease.note(&landed.committed);

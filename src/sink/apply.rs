@@ -185,7 +185,7 @@ impl Sink {
             Err(Trouble { error: NodeError::OutOfMemory, .. }) => {}
             stored => match stored? {
                 Stored::Everywhere => self.has_stored = true,
-                Stored::Unkept(fault) => self.unkept = Some(fault),
+                Stored::Unkept(fault) => (self.has_stored, self.unkept) = (true, Some(fault)),
                 Stored::Lost => {}
             },
         }

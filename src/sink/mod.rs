@@ -221,7 +221,7 @@ pub struct Sink {
     token: Option<Bytes>,
     /// Whether the last flight's checkpoint is on every node.
     has_stored: bool,
-    /// Why the last one does not count as stored though every node took it.
+    /// Why PostgreSQL may not forget what is before the last one, though every node took it.
     unkept: Option<Fault>,
     durability: config::Durability,
     slot: String,
@@ -328,7 +328,7 @@ impl Sink {
         Error::transient("a redis node may have lost what it held: its records are compared", "")
     }
 
-    /// Why the last checkpoint does not count as stored though every node took it.
+    /// Why PostgreSQL may not forget what is before the last checkpoint, though every node took it.
     pub fn unkept(&self) -> Option<&Fault> {
         self.unkept.as_ref()
     }

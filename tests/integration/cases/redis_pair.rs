@@ -5,12 +5,16 @@ use crate::harness::{Lockstep, On, Redis, RedisOptions, Setup, Store, Subscriber
 
 /// A world whose Redis has a replica; the configuration names the replica first.
 async fn with_a_replica() -> (World, Redis) {
+    with_a_replica_as(with_a_wide_margin).await
+}
+
+async fn with_a_replica_as(configure: impl FnOnce(&World)) -> (World, Redis) {
     let mut world = World::set_up(Setup::on(On::Single)).await;
     let replica = Redis::start(RedisOptions::default()).await;
     replica.follow(world.store.single()).await;
     let urls = [replica.url(), world.store.single().url()];
     world.lockstep = Lockstep::new(&world.postgres.url(), &urls, "");
-    with_a_wide_margin(&world);
+    configure(&world);
     world.lockstep.init().await;
     world.lockstep.run().await;
     with_users(&world).await;
@@ -53,6 +57,25 @@ async fn a_replica_that_lagged_and_is_promoted_after_a_crash_is_found_and_gets_w
     world.store.single().kill9();
     world.lockstep.is_not_ready_because("none of the servers in redis.url that answer is a master").await;
     replica.call(&["REPLICAOF", "NO", "ONE"]).await;
+    let _gone = promoted(&mut world, replica);
+    is_whole(&world, &subscriber).await;
+}
+
+/// The slot has kept it for the replica, not for a margin.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_is_to_hold_everything_gets_what_it_missed_without_a_margin() {
+    let replicated = |world: &World| {
+        let asked = "[redis]\ndurability = \"replicated(1)\"\nreplay_margin = \"0s\"";
+        world.lockstep.configure(&world.lockstep.configuration().replace("[redis]", asked));
+    };
+    let (mut world, replica) = with_a_replica_as(replicated).await;
+    the_replica_misses_something(&world, &replica).await;
+    world.lockstep.is_not_ready_because("0 replicas that hold what was written, not 1").await;
+    let subscriber = Subscriber::start(&replica).await;
+    world.store.single().kill9();
+    replica.call(&["REPLICAOF", "NO", "ONE"]).await;
+    let next = Redis::start(RedisOptions::default()).await;
+    next.follow(&replica).await;
     let _gone = promoted(&mut world, replica);
     is_whole(&world, &subscriber).await;
 }
