@@ -8,7 +8,7 @@ pub async fn inject(trial: &mut Trial) {
     trial.progress(50).await;
     let lines = |line| {
         trial.lines.postgres.set(line);
-        trial.lines.redis.iter().for_each(|redis| redis.set(line));
+        trial.lines.redis.set(line);
     };
     lines(Line::Silent);
     trial.takes_over(&second).await;

@@ -82,8 +82,14 @@ faults! {
         redis_comes_back_empty
         redis_is_flushed
         redis_connections_are_killed
+        redis_is_cut_off
+        redis_is_far
         redis_is_full
+        redis_is_half_open
+        redis_is_loading
+        redis_is_read_only
         redis_is_slow
+        redis_loads_an_older_dump
         postgres_crashes
         postgres_is_cut_off
         postgres_falls_silent
@@ -96,10 +102,7 @@ faults! {
         users_come_and_go
     }
     on_one_redis {
-        redis_is_cut_off
-        redis_is_half_open
-        redis_is_read_only
-        redis_loads_an_older_dump
+        replica_is_promoted
     }
     on_a_cluster {
         a_lagging_replica_takes_over

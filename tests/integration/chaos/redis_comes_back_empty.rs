@@ -8,17 +8,13 @@ pub async fn inject(trial: &mut Trial) {
     let node = trial.some_master().await;
     trial.progress(50).await;
     trial.redis_loses(node).await;
-    if let Some(line) = &trial.lines.redis {
-        // Nothing is published before the witness is back.
-        line.set(Line::Cut);
-    }
+    // Nothing is published before the witness is back.
+    trial.lines.redis.node(node).set(Line::Cut);
     trial.redis(node).kill9();
     trial.redis(node).start_again().await;
     trial.redis_has_lost().await;
     trial.is_listened_to().await;
-    if let Some(line) = &trial.lines.redis {
-        line.set(Line::Open);
-    }
+    trial.lines.redis.node(node).set(Line::Open);
     trial.progress(100).await;
     // A node may come back with a dump of long ago, and slots open that it has given away since: it hears of no successor
     // of theirs.

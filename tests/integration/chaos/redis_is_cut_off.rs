@@ -1,4 +1,4 @@
-//! The network to Redis ends every connection, and accepts none for a while.
+//! The network to a node ends every connection, and accepts none for a while.
 
 use super::{Line, Trial};
 
@@ -6,10 +6,10 @@ const TIMES: u64 = 3;
 
 pub async fn inject(trial: &mut Trial) {
     for _ in 0..TIMES {
-        let meanwhile = trial.some(1, 100);
+        let (node, meanwhile) = (trial.some_master().await, trial.some(1, 100));
         trial.progress(50).await;
-        trial.redis_line().set(Line::Cut);
+        trial.lines.redis.node(node).set(Line::Cut);
         trial.progress(meanwhile).await;
-        trial.redis_line().set(Line::Open);
+        trial.lines.redis.node(node).set(Line::Open);
     }
 }

@@ -1,28 +1,16 @@
-//! Every command takes 50 ms and more: a long way, or a master that is busy with something else.
+//! Every command waits for 50 ms of something else that the server does.
 
-use std::time::Duration;
-
-use super::{Line, Trial};
+use super::Trial;
 
 const TRANSACTIONS: u64 = 150;
 
 pub async fn inject(trial: &mut Trial) {
-    match &trial.lines.redis {
-        Some(line) => {
-            line.set(Line::Delayed(Duration::from_millis(25)));
-            trial.progress(TRANSACTIONS).await;
-            line.set(Line::Open);
-        }
-        None => {
-            let cluster = trial.cluster();
-            let busy = async |master: usize| loop {
-                cluster.node(master).call(&["DEBUG", "SLEEP", "0.05"]).await;
-            };
-            let all_busy = futures_util::future::join_all(cluster.masters().await.into_iter().map(busy));
-            tokio::select! {
-                () = trial.progress(TRANSACTIONS) => {}
-                never = all_busy => { let _: Vec<()> = never; }
-            }
-        }
+    let busy = async |node: usize| loop {
+        trial.redis(node).call(&["DEBUG", "SLEEP", "0.05"]).await;
+    };
+    let all_busy = futures_util::future::join_all(trial.masters().await.into_iter().map(busy));
+    tokio::select! {
+        () = trial.progress(TRANSACTIONS) => {}
+        never = all_busy => { let _: Vec<()> = never; }
     }
 }

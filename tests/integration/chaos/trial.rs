@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use crate::harness::witness::Verdict;
 use crate::harness::workload::{Dice, Workload};
-use crate::harness::{Cluster, Lockstep, On, Postgres, Proxy, Redis, Setup, Store, Witness, World};
+use crate::harness::{
+    Cluster, Lockstep, On, Postgres, Proxy, Redis, RedisLines, Setup, Store, Witness, World,
+};
 
 pub use crate::harness::Line;
 
@@ -33,8 +35,7 @@ pub struct Instance {
 #[derive(Debug)]
 pub struct Lines {
     pub postgres: Proxy,
-    /// The nodes of a cluster tell their own addresses: no line leads there.
-    pub redis: Option<Proxy>,
+    pub redis: RedisLines,
 }
 
 /// What came of one fault, or of many.
@@ -168,24 +169,22 @@ impl Trial {
         self.peak_bytes = self.peak_bytes.max(self.world.lockstep.peak_resident_bytes());
     }
 
-    /// The line to a single Redis.
-    pub fn redis_line(&self) -> &Proxy {
-        self.lines.redis.as_ref().expect("a single Redis")
-    }
-
     pub fn cluster(&self) -> &Cluster {
         self.world.store.cluster()
     }
 
-    /// One of the masters, by the seed; 0 on a single Redis.
-    pub async fn some_master(&mut self) -> usize {
+    /// The nodes that are masters; 0 on a single Redis.
+    pub async fn masters(&self) -> Vec<usize> {
         match &self.world.store {
-            Store::Single(_) => 0,
-            Store::Cluster(cluster) => {
-                let masters = cluster.masters().await;
-                masters[self.dice.below(masters.len() as u64) as usize]
-            }
+            Store::Single(_) => vec![0],
+            Store::Cluster(cluster) => cluster.masters().await,
         }
+    }
+
+    /// One of the masters, by the seed.
+    pub async fn some_master(&mut self) -> usize {
+        let masters = self.masters().await;
+        masters[self.dice.below(masters.len() as u64) as usize]
     }
 
     pub fn redis(&self, node: usize) -> &Redis {
@@ -221,6 +220,13 @@ impl Trial {
         self.lines.postgres.leads_to(other.port());
         self.witness.database_is(&other);
         self.world.postgres = other;
+    }
+
+    /// From here on everybody finds another Redis where the only one was, which has ended.
+    pub fn redis_is(&mut self, other: Redis) {
+        self.lines.redis.node(0).leads_to(other.port());
+        self.world.store = Store::Single(other);
+        self.witness.redis_is(&self.world.store);
     }
 
     /// Changes may reach the keys without an event.
@@ -275,14 +281,7 @@ async fn instance(world: &World) -> Instance {
     let postgres = Proxy::start(world.postgres.port()).await;
     let postgres_url =
         world.postgres.url().replace(&world.postgres.port().to_string(), &postgres.port().to_string());
-    let (redis, redis_urls) = match &world.store {
-        Store::Single(redis) => {
-            let line = Proxy::start(redis.port()).await;
-            let url = redis.url().replace(&redis.port().to_string(), &line.port().to_string());
-            (Some(line), vec![url])
-        }
-        Store::Cluster(cluster) => (None, cluster.urls()),
-    };
-    let lockstep = Lockstep::new(&postgres_url, &redis_urls, CONFIG);
+    let redis = RedisLines::to(&world.store).await;
+    let lockstep = Lockstep::new(&postgres_url, redis.urls(), CONFIG);
     Instance { lockstep, lines: Lines { postgres, redis } }
 }

@@ -4,7 +4,9 @@
 
 pub mod browser;
 pub mod cluster;
+pub mod lines;
 pub mod lockstep;
+mod names;
 pub mod oracle;
 pub mod postgres;
 pub mod process;
@@ -22,6 +24,7 @@ pub mod world;
 
 pub use browser::Browser;
 pub use cluster::Cluster;
+pub use lines::RedisLines;
 pub use lockstep::Lockstep;
 pub use postgres::{Mode, Postgres, PostgresOptions};
 pub use proxy::{Line, Proxy};
@@ -39,6 +42,12 @@ use std::time::{Duration, Instant};
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Pause between two looks at a condition; the only pause in all tests.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// For how long a test is to let a fault last that is over at once else: where its environment asks for that.
+pub fn seconds_asked_for(variable: &str) -> Duration {
+    let asked = std::env::var(variable).ok();
+    Duration::from_secs(asked.map_or(0, |text| text.parse().expect("seconds")))
+}
 
 /// Waits until `condition` gives a value.
 ///

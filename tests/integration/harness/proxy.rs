@@ -1,4 +1,4 @@
-//! A line to a server that can be cut, fall silent, or become slow.
+//! A line to a server that can be cut, fall silent, or become slow; and one to each node of a cluster.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
@@ -9,6 +9,8 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+use super::names::{Names, Renaming};
 
 /// Bytes carried at once.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -63,6 +65,27 @@ impl Proxy {
     /// A line to a port of this machine.
     pub async fn start(to: u16) -> Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        Proxy::listen(listener, to, Arc::default())
+    }
+
+    /// A line to each of these nodes of a cluster, which name one another by the lines' ports: whoever came by one of them
+    /// stays on them.
+    pub async fn start_for_each(nodes: &[u16]) -> Vec<Proxy> {
+        let (mut listeners, mut names) = (Vec::new(), Names::default());
+        for node in nodes {
+            let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+            names.add(*node, listener.local_addr().unwrap().port());
+            listeners.push(listener);
+        }
+        let names = Arc::new(names);
+        listeners
+            .into_iter()
+            .zip(nodes)
+            .map(|(l, node)| Proxy::listen(l, *node, Arc::clone(&names)))
+            .collect()
+    }
+
+    fn listen(listener: TcpListener, to: u16, names: Arc<Names>) -> Proxy {
         let port = listener.local_addr().unwrap().port();
         let (line, state) = watch::channel(Line::Open);
         let (quiet, is_quiet) = watch::channel(false);
@@ -70,7 +93,8 @@ impl Proxy {
         let goal = Arc::clone(&to);
         let listener = tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
-                tokio::spawn(carry(near, goal.load(Ordering::Relaxed), state.clone(), is_quiet.clone()));
+                let said = Said { quiet: is_quiet.clone(), names: Renaming::new(Arc::clone(&names)) };
+                tokio::spawn(carry(near, goal.load(Ordering::Relaxed), state.clone(), said));
             }
         });
         Proxy { port, to, line, quiet, listener }
@@ -102,31 +126,40 @@ impl Drop for Proxy {
     }
 }
 
-/// What a piece waits for, besides the line.
+/// What a server says on one connection.
+struct Said {
+    quiet: watch::Receiver<bool>,
+    names: Renaming,
+}
+
+/// What a piece waits for, besides the line, and what becomes of it.
 enum Gate<'c> {
     /// Nothing; but it may be what makes a tracking connection of this one.
     Asked(&'c AtomicBool),
     /// Until announcements are let go, on a tracking connection.
-    Said(&'c AtomicBool, watch::Receiver<bool>),
+    Said(&'c AtomicBool, Said),
 }
 
 impl Gate<'_> {
-    async fn pass(&mut self, piece: &[u8]) {
+    async fn pass(&mut self, piece: &[u8]) -> Vec<u8> {
         match self {
             Gate::Asked(tracks) => {
                 let asks = piece.windows(TRACKING.len()).any(|word| word == TRACKING);
                 tracks.fetch_or(asks, Ordering::Relaxed);
+                piece.to_vec()
             }
-            Gate::Said(tracks, quiet) if tracks.load(Ordering::Relaxed) => {
-                // An error: the proxy is gone, and its connections with it.
-                let _ = quiet.wait_for(|quiet| !quiet).await;
+            Gate::Said(tracks, said) => {
+                if tracks.load(Ordering::Relaxed) {
+                    // An error: the proxy is gone, and its connections with it.
+                    let _ = said.quiet.wait_for(|quiet| !quiet).await;
+                }
+                said.names.pass(piece)
             }
-            Gate::Said(..) => {}
         }
     }
 }
 
-async fn carry(near: TcpStream, to: u16, mut line: watch::Receiver<Line>, quiet: watch::Receiver<bool>) {
+async fn carry(near: TcpStream, to: u16, mut line: watch::Receiver<Line>, said: Said) {
     if !is_open(&mut line).await {
         return;
     }
@@ -135,7 +168,7 @@ async fn carry(near: TcpStream, to: u16, mut line: watch::Receiver<Line>, quiet:
     };
     let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
     let tracks = AtomicBool::new(false);
-    let (asked, said) = (Gate::Asked(&tracks), Gate::Said(&tracks, quiet));
+    let (asked, said) = (Gate::Asked(&tracks), Gate::Said(&tracks, said));
     // When one direction ends the other is of no use: both sockets are closed.
     tokio::select! {
         () = pump(near_in, far_out, line.clone(), asked) => {}
@@ -165,9 +198,9 @@ async fn pump(
                 _ = line.wait_for(|line| line.pace().1.is_zero()) => {}
             }
         }
-        gate.pass(&piece[..count]).await;
+        let passed = gate.pass(&piece[..count]).await;
         // What was read when the line fell silent is held.
-        if !is_open(&mut line).await || to.write_all(&piece[..count]).await.is_err() {
+        if !is_open(&mut line).await || to.write_all(&passed).await.is_err() {
             return;
         }
     }

@@ -12,10 +12,10 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use super::history::{Change, GONE};
-use super::{Losses, Verdict};
+use super::{Losses, Ports, Verdict, nodes};
 use crate::harness::resp::Resp;
 use crate::harness::subscriber::{BALANCE_UPDATES, USER_UPDATES, parse};
-use crate::harness::{LOOK_EVERY, Redis, Store, eventually};
+use crate::harness::{LOOK_EVERY, Store, eventually};
 
 const CHANNELS: [&str; 2] = [USER_UPDATES, BALANCE_UPDATES];
 /// Words of events that heal and that no transaction made.
@@ -43,6 +43,7 @@ struct Shared {
     told: Mutex<HashMap<(usize, String), Told>>,
     /// Ends that were heard: listener, channel, text.
     ends: Mutex<BTreeSet<(usize, String, String)>>,
+    ports: Ports,
     listening: Vec<AtomicBool>,
     losses: Losses,
 }
@@ -60,21 +61,27 @@ pub struct Audience {
 
 impl Audience {
     /// Returns once every running node is listened to.
-    pub async fn start(store: &Store, losses: Losses) -> Audience {
-        let ports: Vec<u16> = nodes(store).iter().map(|node| node.port()).collect();
-        assert!(ports.len() <= LISTENERS, "more nodes than are listened to");
+    pub async fn start(store: &Store, ports: Ports, losses: Losses) -> Audience {
+        let listeners = nodes(store).len();
+        assert!(listeners <= LISTENERS, "more nodes than are listened to");
         let shared = Arc::new(Shared {
             told: Mutex::default(),
             ends: Mutex::default(),
-            listening: ports.iter().map(|_| AtomicBool::new(false)).collect(),
+            ports,
+            listening: (0..listeners).map(|_| AtomicBool::new(false)).collect(),
             losses,
         });
-        let listen = |(index, port)| tokio::spawn(listen(Arc::clone(&shared), index, port));
-        let listeners = ports.into_iter().enumerate().map(listen).collect();
+        let listen = |index| tokio::spawn(listen(Arc::clone(&shared), index));
+        let listeners = (0..listeners).map(listen).collect();
         let audience =
             Audience { shared, listeners, heard_before: HashMap::new(), hasher: RandomState::new() };
         audience.listens(store).await;
         audience
+    }
+
+    /// What was listened to is no more.
+    pub fn is_elsewhere(&self) {
+        self.shared.listening.iter().for_each(|listening| listening.store(false, Ordering::Relaxed));
     }
 
     /// Waits until every running node is listened to.
@@ -160,16 +167,9 @@ impl Drop for Audience {
     }
 }
 
-fn nodes(store: &Store) -> Vec<&Redis> {
-    match store {
-        Store::Single(redis) => vec![redis],
-        Store::Cluster(cluster) => cluster.nodes().iter().collect(),
-    }
-}
-
-async fn listen(shared: Arc<Shared>, index: usize, port: u16) {
+async fn listen(shared: Arc<Shared>, index: usize) {
     loop {
-        if let Ok(stream) = TcpStream::connect(("127.0.0.1", port)).await {
+        if let Ok(stream) = TcpStream::connect(("127.0.0.1", shared.ports.of(index))).await {
             let _ = hear(&shared, index, Resp::new(stream)).await;
         }
         shared.listening[index].store(false, Ordering::Relaxed);

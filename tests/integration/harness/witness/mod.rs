@@ -19,7 +19,7 @@ use std::ops::RangeInclusive;
 use std::sync::{Arc, RwLock};
 
 use super::resp::slot_of;
-use super::{Postgres, Store, World};
+use super::{Postgres, Redis, Store, World};
 
 /// Every hash slot; a single Redis has them all.
 pub const EVERY_SLOT: RangeInclusive<u16> = 0..=16383;
@@ -136,9 +136,35 @@ impl Verdict {
     }
 }
 
+fn nodes(store: &Store) -> Vec<&Redis> {
+    match store {
+        Store::Single(redis) => vec![redis],
+        Store::Cluster(cluster) => cluster.nodes().iter().collect(),
+    }
+}
+
+/// Where every node is.
+#[derive(Debug, Clone)]
+pub struct Ports(Arc<RwLock<Vec<u16>>>);
+
+impl Ports {
+    fn those_of(store: &Store) -> Vec<u16> {
+        nodes(store).iter().map(|node| node.port()).collect()
+    }
+
+    fn all(&self) -> Vec<u16> {
+        self.0.read().unwrap().clone()
+    }
+
+    fn of(&self, node: usize) -> u16 {
+        self.0.read().unwrap()[node]
+    }
+}
+
 /// History, watch and audience of one world.
 #[derive(Debug)]
 pub struct Witness {
+    ports: Ports,
     history: History,
     watch: Watch,
     audience: Audience,
@@ -151,10 +177,11 @@ impl Witness {
     pub async fn start(world: &World, watched: std::ops::Range<u32>) -> Witness {
         let losses = Losses::default();
         let history = History::begin(world).await;
-        let audience = Audience::start(&world.store, losses.clone()).await;
+        let ports = Ports(Arc::new(RwLock::new(Ports::those_of(&world.store))));
+        let audience = Audience::start(&world.store, ports.clone(), losses.clone()).await;
         let users: Vec<String> = watched.map(|id| format!("live:{id}")).collect();
-        let watch = Watch::start(&world.store, &world.postgres, users, losses.clone()).await;
-        Witness { history, watch, audience, losses }
+        let watch = Watch::start((&world.store, ports.clone()), &world.postgres, users, losses.clone()).await;
+        Witness { ports, history, watch, audience, losses }
     }
 
     /// A node of these slots loses, now or in what follows, some or all of what it holds.
@@ -181,6 +208,12 @@ impl Witness {
     /// The history goes on at another server.
     pub fn database_is(&self, other: &Postgres) {
         self.watch.database_is(other);
+    }
+
+    /// Every node is where this one's are; nobody is connected to another.
+    pub fn redis_is(&self, other: &Store) {
+        *self.ports.0.write().unwrap() = Ports::those_of(other);
+        self.audience.is_elsewhere();
     }
 
     /// The slots of one node of a cluster, or all.

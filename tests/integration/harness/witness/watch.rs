@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use super::lease::{self, Promise, Samples};
-use super::{History, Losses, Verdict};
+use super::{History, Losses, Ports, Verdict, nodes};
 use crate::harness::resp::{Reply, Resp, slot_of};
 use crate::harness::{Postgres, Store, eventually, eventually_ok};
 
@@ -66,7 +66,7 @@ struct Map {
 
 #[derive(Debug)]
 struct Shared {
-    ports: Vec<u16>,
+    ports: Ports,
     cluster: bool,
     /// The first is the lease, which is read before the others of its node.
     places: Vec<Place>,
@@ -103,7 +103,12 @@ pub struct Watch {
 
 impl Watch {
     /// One reader for each node; it reads what that node is the master of.
-    pub async fn start(store: &Store, postgres: &Postgres, users: Vec<String>, losses: Losses) -> Watch {
+    pub async fn start(
+        (store, ports): (&Store, Ports),
+        postgres: &Postgres,
+        users: Vec<String>,
+        losses: Losses,
+    ) -> Watch {
         let samples = Samples::start(postgres.door("postgres", "postgres"), &users).await;
         let lease = Place { who: String::new(), key: lease::KEY.to_owned(), fields: &[] };
         let places = users.iter().flat_map(|who| {
@@ -115,17 +120,14 @@ impl Watch {
             ]
         });
         let places: Vec<Place> = std::iter::once(lease).chain(places).collect();
-        let (ports, cluster) = match store {
-            Store::Single(redis) => (vec![redis.port()], false),
-            Store::Cluster(cluster) => (cluster.nodes().iter().map(|node| node.port()).collect(), true),
-        };
+        let cluster = matches!(store, Store::Cluster(_));
         let master = vec![(!cluster).then_some(0); places.len()];
         let map = Mutex::new(Map { version: 0, master });
         let (sight, looks) = (Mutex::default(), places.iter().map(|_| AtomicU64::new(0)).collect());
         let lease = Mutex::default();
         let shared = Arc::new(Shared { ports, cluster, places, lease, samples, map, sight, looks, losses });
         let mut readers: Vec<_> =
-            (0..shared.ports.len()).map(|node| tokio::spawn(read(Arc::clone(&shared), node))).collect();
+            (0..nodes(store).len()).map(|node| tokio::spawn(read(Arc::clone(&shared), node))).collect();
         if cluster {
             readers.push(tokio::spawn(follow_masters(Arc::clone(&shared))));
         }
@@ -317,7 +319,7 @@ async fn read(shared: Arc<Shared>, node: usize) {
             .collect();
         if !commands.is_empty() {
             let (promise, oldest) = (shared.lease.lock().unwrap().promise.clone(), shared.samples.oldest());
-            match ask(&mut connection, shared.ports[node], &commands).await {
+            match ask(&mut connection, shared.ports.of(node), &commands).await {
                 Some(replies) => shared.note((version, &places), &replies, (promise, &oldest)),
                 None => connection = None,
             }
@@ -343,10 +345,11 @@ async fn ask(connection: &mut Option<Resp>, port: u16, commands: &[Vec<&str>]) -
 /// does not know yet that it was replaced.
 async fn follow_masters(shared: Arc<Shared>) {
     debug_assert!(shared.cluster);
-    let mut connections: Vec<Option<Resp>> = shared.ports.iter().map(|_| None).collect();
-    let mut known: Vec<Vec<(u64, u16, u16)>> = vec![Vec::new(); shared.ports.len()];
+    let ports = shared.ports.all();
+    let mut connections: Vec<Option<Resp>> = ports.iter().map(|_| None).collect();
+    let mut known: Vec<Vec<(u64, u16, u16)>> = vec![Vec::new(); ports.len()];
     loop {
-        let asking = connections.iter_mut().zip(&shared.ports).map(async |(connection, port)| {
+        let asking = connections.iter_mut().zip(&ports).map(async |(connection, port)| {
             let replies = ask(connection, *port, &[vec!["CLUSTER", "NODES"]]).await;
             if replies.is_none() {
                 *connection = None;
