@@ -1,7 +1,9 @@
 //! A slot that is dropped or invalidated: made anew, and what happened meanwhile reaches Redis by a load.
 
+use std::time::Instant;
+
 use crate::harness::workload::Workload;
-use crate::harness::{On, Setup, World, eventually};
+use crate::harness::{On, Setup, World, eventually, seconds_asked_for};
 
 on_both!(a_slot_that_was_dropped_while_running_is_made_anew, a_slot_that_was_dropped_while_away_is_made_anew);
 
@@ -101,6 +103,7 @@ async fn a_slot_that_was_invalidated_while_redis_hung_is_made_anew() {
     is_whole_again(&world).await;
 }
 
+/// For ten minutes, where `LOCKSTEP_TEST_OPEN_SECONDS=600` asks for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_transaction_that_a_new_slot_waits_for_is_named() {
     let world = world_with_users(On::Single).await;
@@ -108,7 +111,16 @@ async fn the_transaction_that_a_new_slot_waits_for_is_named() {
     let pid: i32 = open.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
     open.batch_execute("BEGIN; UPDATE users SET wallet_balance = 7 WHERE id = 7").await.unwrap();
     world.drop_the_slot().await;
-    world.lockstep.is_not_ready_because(&format!("the new slot waits for pid {pid}")).await;
+    let waits = format!("the new slot waits for pid {pid}");
+    let (since, asked) = (Instant::now(), seconds_asked_for("LOCKSTEP_TEST_OPEN_SECONDS"));
+    while {
+        world.lockstep.is_not_ready_because(&waits).await;
+        since.elapsed() < asked
+    } {
+        // Others go on meanwhile.
+        world.credit(8, "1").await;
+    }
+    println!("it was open for {:?}", since.elapsed());
     open.batch_execute("COMMIT").await.unwrap();
     is_whole_again(&world).await;
 }

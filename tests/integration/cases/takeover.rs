@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::crash::{GROWING, USERS, nothing_is_missing_and_nothing_doubled, world_with_users};
 use crate::harness::workload::{Growing, Workload};
-use crate::harness::{Line, Lockstep, Mode, On, Setup, World, eventually};
+use crate::harness::{Line, Lockstep, Mode, On, Setup, World, eventually, seconds_asked_for};
 
 on_both!(
     the_second_takes_over_after_a_kill_9,
@@ -66,6 +66,7 @@ async fn a_rolling_restart_loses_and_repeats_nothing(on: On) {
     nothing_is_missing_and_nothing_doubled(&world, &subscriber).await;
 }
 
+/// After a minute, where `LOCKSTEP_TEST_FROZEN_SECONDS=60` asks for it.
 async fn a_frozen_instance_that_wakes_up_moves_no_key_back_and_repeats_nothing(on: On) {
     let mut world = world_with_users(on).await;
     let subscriber = world.subscriber().await;
@@ -73,11 +74,16 @@ async fn a_frozen_instance_that_wakes_up_moves_no_key_back_and_repeats_nothing(o
     let growing = Growing::start(&world, USERS + 1, GROWING).await;
     let workload = Workload::start(&world.postgres, 2, 1, USERS).await;
     workload.progress(100).await;
+    let since = Instant::now();
     world.lockstep.signal("STOP");
     let took = takes_over(&second).await;
     println!("takeover from a frozen instance: {took:?}");
     assert!(took < WITHIN_OUR_TIMEOUT, "{took:?}");
-    workload.progress(200).await;
+    while {
+        workload.progress(200).await;
+        since.elapsed() < seconds_asked_for("LOCKSTEP_TEST_FROZEN_SECONDS")
+    } {}
+    println!("it wakes up after {:?}", since.elapsed());
     world.lockstep.signal("CONT");
     let ended = async || world.lockstep.log().contains("the stream ended").then_some(());
     eventually("the frozen one sees that its stream is gone", ended).await;
