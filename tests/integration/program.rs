@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::harness::Postgres;
+use crate::harness::{Postgres, program};
 
 /// What became of one call of the program.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ impl Program {
     }
 
     pub async fn run(&self, arguments: &[&str]) -> Ended {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lockstep"));
+        let mut command = Command::new(program());
         command.args(arguments).arg("--config").arg(self.config());
         command.env("LOCKSTEP_ROLE_PASSWORD", "hunter2hunter2").stdin(Stdio::null());
         let output = tokio::task::spawn_blocking(move || command.output()).await.expect("the call ends");

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::harness::process::{Process, folder};
-use crate::harness::{eventually, eventually_within};
+use crate::harness::{eventually, eventually_within, program};
 
 /// Longest time of one scenario: servers are started, faults waited for, and figures taken at rates of its own.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -35,7 +35,7 @@ impl Bench {
         let temporary = folder.path().join("tmp");
         std::fs::create_dir(&temporary).expect("a folder");
         std::fs::set_permissions(&temporary, PermissionsExt::from_mode(0o777)).expect("its mode");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lockstep"));
+        let mut command = Command::new(program());
         command.args(["bench", "--users", "1000", "--idle-keys", "300000"]).args(arguments);
         command
             .env("TMPDIR", &temporary)

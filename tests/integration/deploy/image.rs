@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{content, path, read, subcommands};
+use crate::harness::program;
 
 #[test]
 fn the_image_has_no_shell_and_no_root_and_asks_the_program_for_its_health() {
@@ -34,7 +35,7 @@ fn what_the_build_copies_is_sent_to_it() {
     }
     // The layer of dependencies is built from these alone.
     assert!(dockerfile.contains("COPY Cargo.toml Cargo.lock ./\nCOPY .cargo .cargo\nRUN mkdir src"));
-    content(env!("CARGO_BIN_EXE_lockstep"), &["--version"]);
+    content(program(), &["--version"]);
 }
 
 /// Every text in a folder and below.

@@ -3,12 +3,11 @@
 use std::process::Command;
 
 use super::{content, subcommands};
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_lockstep");
+use crate::harness::program;
 
 /// The long options of a command, as its help lists them.
 fn options(command: &str) -> Vec<String> {
-    let help = content(PROGRAM, &[command, "--help"]);
+    let help = content(program(), &[command, "--help"]);
     let lines = help.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
     let words = lines.flat_map(|line| line.split([' ', ',', '=']));
     words.filter(|word| word.starts_with("--")).map(str::to_owned).collect()
@@ -22,7 +21,7 @@ fn completed(words: &[&str]) -> Vec<String> {
         COMP_WORDS=(lockstep "$@"); COMP_CWORD=$#
         _lockstep lockstep "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}"
         printf '%s\n' "${COMPREPLY[@]}""#;
-    let output = Command::new("bash").args(["-euc", script, PROGRAM]).args(words).output().expect("bash");
+    let output = Command::new("bash").args(["-euc", script, program()]).args(words).output().expect("bash");
     assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
 }
@@ -48,7 +47,7 @@ fn bash_completes_every_command_and_every_option() {
 #[test]
 fn every_shell_gets_a_script_that_names_every_command() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
-        let script = content(PROGRAM, &["completions", shell]);
+        let script = content(program(), &["completions", shell]);
         for command in subcommands() {
             assert!(script.contains(&command), "{shell}: {command}");
         }
@@ -59,7 +58,7 @@ fn every_shell_gets_a_script_that_names_every_command() {
 fn the_manual_page_is_rendered_without_a_warning_and_names_every_command_and_option() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("lockstep.1");
-    std::fs::write(&file, content(PROGRAM, &["man"])).expect("the page is written");
+    std::fs::write(&file, content(program(), &["man"])).expect("the page is written");
     let arguments = ["-man", "-Tutf8", "-ww", "-P-cbou", file.to_str().expect("a path")];
     let output = Command::new("groff").args(arguments).output().expect("groff; tests/run installs it");
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");

@@ -22,6 +22,8 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+use crate::harness::program;
+
 /// A file of the project.
 fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
@@ -55,7 +57,7 @@ fn content(name: &str, arguments: &[&str]) -> String {
 
 /// The subcommands of the program, as its help lists them.
 fn subcommands() -> Vec<String> {
-    let help = content(env!("CARGO_BIN_EXE_lockstep"), &["--help"]);
+    let help = content(program(), &["--help"]);
     let list = help.split("Commands:").nth(1).and_then(|rest| rest.split("\n\n").next()).expect("commands");
     // What goes on in a second line stands further to the right.
     let names = list.lines().filter_map(|line| line.strip_prefix("  ")).filter(|line| !line.starts_with(' '));

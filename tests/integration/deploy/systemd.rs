@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use super::{content, read, subcommands};
 use crate::harness::process::folder;
-use crate::harness::{Lockstep, Mode, On, Setup, World, eventually_ok};
+use crate::harness::{Lockstep, Mode, On, Setup, World, eventually_ok, program};
 
 const UNIT: &str = "deploy/systemd/lockstep.service";
 
@@ -27,7 +27,7 @@ fn systemd_understands_the_unit() {
     assert!(unit.contains("\nType=notify\n") && unit.contains("\nWatchdogSec="));
     // Where the program is not installed there is nothing to start.
     let path = folder.path().join("lockstep.service");
-    std::fs::write(&path, unit.replace(words[0], env!("CARGO_BIN_EXE_lockstep"))).unwrap();
+    std::fs::write(&path, unit.replace(words[0], program())).unwrap();
     let said = content("systemd-analyze", &["verify", "--man=no", &path.display().to_string()]);
     let of_ours: Vec<&str> = said.lines().filter(|line| line.contains("lockstep.service")).collect();
     assert_eq!(of_ours, [] as [&str; 0]);

@@ -1,6 +1,7 @@
 //! What the pages have people type: commands and options that exist.
 
 use super::{content, read, subcommands};
+use crate::harness::program;
 
 /// The contract's, which other versions may have.
 const PROMISED: [&str; 9] = ["run", "init", "check", "resync", "verify", "status", "drop", "demo", "bench"];
@@ -44,7 +45,7 @@ fn every_command_that_is_written_down_exists() {
             let is_known = known.contains(&call[0]);
             assert!(is_known || PROMISED.contains(&call[0].as_str()), "{page}: lockstep {call:?}");
             if is_known {
-                let help = content(env!("CARGO_BIN_EXE_lockstep"), &[&call[0], "--help"]);
+                let help = content(program(), &[&call[0], "--help"]);
                 for flag in call.iter().filter(|word| word.starts_with("--")) {
                     assert!(help.contains(flag.as_str()), "{page}: lockstep {call:?} knows no {flag}");
                 }

@@ -5,8 +5,8 @@ use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -18,6 +18,15 @@ use super::{PATIENCE, eventually_ok, eventually_within};
 
 /// Lines of the log that a failed test shows.
 const SHOWN_LOG_LINES: usize = 120;
+
+/// The one that `tests/run` has built optimised, else the one that was built beside the tests.
+pub fn program() -> &'static str {
+    static PROGRAM: LazyLock<String> = LazyLock::new(|| {
+        let asked = std::env::var("LOCKSTEP_TEST_PROGRAM");
+        asked.unwrap_or_else(|_| env!("CARGO_BIN_EXE_lockstep").to_owned())
+    });
+    &PROGRAM
+}
 
 /// One configuration and at most one running instance of it; killed on drop.
 #[derive(Debug)]
@@ -147,7 +156,7 @@ impl Lockstep {
         let (out, typed) = (self.path(&format!("{number}.out")), self.path(&format!("{number}.keys")));
         let made = std::process::Command::new("mkfifo").arg(&typed).status();
         assert!(made.is_ok_and(|status| status.success()));
-        let program = env!("CARGO_BIN_EXE_lockstep");
+        let program = program();
         // `exec`, because a plain sh would stay between and be ended by Ctrl-C itself, with status 130.
         let command =
             format!("exec {program} {} --config {}", arguments.join(" "), self.config_path().display());
@@ -184,7 +193,7 @@ impl Lockstep {
     }
 
     fn start(&self, arguments: &[&str], stdout: File, stderr: File) -> Process {
-        let mut command = guarded(env!("CARGO_BIN_EXE_lockstep"), None);
+        let mut command = guarded(program(), None);
         command.args(arguments).arg("--config").arg(self.config_path());
         // The developer's own variables (PGHOST, LOCKSTEP_...) must not steer a test.
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());

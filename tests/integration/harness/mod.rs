@@ -25,7 +25,7 @@ pub mod world;
 pub use browser::Browser;
 pub use cluster::Cluster;
 pub use lines::RedisLines;
-pub use lockstep::Lockstep;
+pub use lockstep::{Lockstep, program};
 pub use postgres::{Mode, Postgres, PostgresOptions};
 pub use proxy::{Line, Proxy};
 pub use redis::{Redis, RedisOptions};
