@@ -36,7 +36,7 @@ pub struct Redis {
     pub replay_margin: Duration,
     /// The same in bytes of WAL; whichever comes first.
     pub replay_margin_bytes: u64,
-    /// When a checkpoint counts as stored.
+    /// When PostgreSQL may forget what is before a checkpoint.
     pub durability: Durability,
 }
 

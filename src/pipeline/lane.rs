@@ -142,7 +142,7 @@ impl Lane {
     }
 
     /// Sends a flight when the lane is idle; does nothing when it is not. The lease is renewed behind the checkpoint,
-    /// where every node took that.
+    /// where that is kept.
     pub fn depart(
         &mut self,
         cargo: Cargo,

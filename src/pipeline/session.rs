@@ -68,7 +68,7 @@ pub struct Session<'p> {
     server_end: Lsn,
     /// When the last checkpoint left; `None`: the next is due at once.
     checkpointed: Option<Instant>,
-    /// Whether the last one that was tried does not count as stored, so that there is no haste with the next.
+    /// Whether the last one that every node took is not kept as it is to be, so that there is no haste with the next.
     unkept: bool,
     /// The last window that is wholly in Redis once the flight that is out has landed.
     out_completes: Option<u64>,

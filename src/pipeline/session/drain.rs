@@ -29,11 +29,11 @@ impl Session<'_> {
                 self.launch();
             }
             let resting = self.pipeline.lane.is_idle();
-            let is_kept = !self.pipeline.quarantine.is_dirty();
-            if resting && is_kept && self.tracker.applied_lsn() <= self.tracker.stored_lsn() {
+            let is_recorded = !self.pipeline.quarantine.is_dirty();
+            if resting && is_recorded && self.tracker.applied_lsn() <= self.tracker.stored_lsn() {
                 break;
             }
-            if resting && is_kept && self.unkept && self.queue.events() == 0 {
+            if resting && is_recorded && self.unkept && self.queue.events() == 0 {
                 tracing::warn!(
                     "redis holds everything, but does not keep it as redis.durability asks: the slot keeps its position"
                 );
