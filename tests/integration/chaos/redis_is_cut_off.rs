@@ -9,6 +9,7 @@ pub async fn inject(trial: &mut Trial) {
         let (node, meanwhile) = (trial.some_master().await, trial.some(1, 100));
         trial.progress(50).await;
         trial.lines.redis.node(node).set(Line::Cut);
+        trial.redis_is_missed().await;
         trial.progress(meanwhile).await;
         trial.lines.redis.node(node).set(Line::Open);
     }

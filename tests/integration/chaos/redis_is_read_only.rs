@@ -2,7 +2,7 @@
 //! for more replicas than there are.
 
 use super::Trial;
-use crate::harness::{Store, eventually};
+use crate::harness::Store;
 
 pub async fn inject(trial: &mut Trial) {
     let node = trial.some_master().await;
@@ -14,8 +14,7 @@ pub async fn inject(trial: &mut Trial) {
     };
     trial.progress(50).await;
     trial.redis(node).call(read_only).await;
-    let connected = async || trial.world.lockstep.metric("lockstep_redis_connected").await;
-    eventually("it is noticed", async || (connected().await == 0.0).then_some(())).await;
+    trial.redis_is_missed().await;
     trial.progress(50).await;
     trial.redis(node).call(writable).await;
     trial.progress(50).await;

@@ -1,7 +1,7 @@
 //! The only master dies, and a replica that lagged behind is promoted at its address.
 
 use super::{Line, Trial};
-use crate::harness::{Redis, RedisOptions};
+use crate::harness::{Redis, RedisOptions, eventually};
 
 pub async fn inject(trial: &mut Trial) {
     let replica = Redis::start(RedisOptions::default()).await;
@@ -18,6 +18,8 @@ pub async fn inject(trial: &mut Trial) {
     trial.redis_is(replica);
     trial.redis_has_lost().await;
     trial.is_listened_to().await;
+    let before = trial.heals().await;
     trial.lines.redis.set(Line::Open);
+    eventually("it is noticed", async || (trial.heals().await > before).then_some(())).await;
     trial.progress(100).await;
 }

@@ -10,8 +10,7 @@ pub async fn inject(trial: &mut Trial) {
     // The replica first: it must not take over.
     trial.redis(replica).pause();
     trial.redis(master).pause();
-    let connected = async || trial.world.lockstep.metric("lockstep_redis_connected").await;
-    eventually("it is noticed", async || (connected().await == 0.0).then_some(())).await;
+    trial.redis_is_missed().await;
     trial.progress(50).await;
     trial.redis(master).resume();
     eventually("the cluster serves again", async || {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::harness::witness::Verdict;
 use crate::harness::workload::{Dice, Workload};
 use crate::harness::{
-    Cluster, Lockstep, On, Postgres, Proxy, Redis, RedisLines, Setup, Store, Witness, World,
+    Cluster, Lockstep, On, Postgres, Proxy, Redis, RedisLines, Setup, Store, Witness, World, eventually,
 };
 
 pub use crate::harness::Line;
@@ -192,6 +192,18 @@ impl Trial {
             Store::Single(redis) => redis,
             Store::Cluster(cluster) => cluster.node(node),
         }
+    }
+
+    /// Waits until the leader knows that a node does not do what it is asked.
+    pub async fn redis_is_missed(&self) {
+        let connected = async || self.world.lockstep.metric("lockstep_redis_connected").await;
+        eventually("it is noticed", async || (connected().await == 0.0).then_some(())).await;
+    }
+
+    /// How often Redis lacked what it had held, and got it again or is about to.
+    pub async fn heals(&self) -> f64 {
+        let by = async |by| self.world.lockstep.metric(&format!("lockstep_heals_total{{by=\"{by}\"}}")).await;
+        by("replay").await + by("load").await
     }
 
     /// What this node serves may come back older, and twice: Redis loses it.

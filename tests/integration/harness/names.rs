@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 /// Where every node of a cluster says that its neighbours are.
 const HOST: &[u8] = b"127.0.0.1";
-/// What stands between host and port: in `CLUSTER SLOTS` and `ROLE`, and where a node redirects.
+/// What stands between host and port: in `CLUSTER SLOTS`, and where a node redirects.
 const BEFORE_A_PORT: [&[u8]; 2] = [b"\r\n:", b":"];
-/// Ports that the system gives away have so many.
+/// So many have all ports that nodes and lines get.
 const PORT_DIGITS: usize = 5;
 
 /// The port of each node, and that of the line to it.

@@ -113,6 +113,12 @@ impl Proxy {
         self.line.send_replace(line);
     }
 
+    /// Whether anybody is connected by it.
+    pub fn is_in_use(&self) -> bool {
+        // The listener is one that looks at the line, each connection more than one.
+        self.line.receiver_count() > 1
+    }
+
     /// Holds back what Redis says on connections with `CLIENT TRACKING`, or lets it go.
     pub fn hold_announcements(&self, held: bool) {
         self.quiet.send_replace(held);

@@ -210,8 +210,9 @@ impl Witness {
         self.watch.database_is(other);
     }
 
-    /// Every node is where this one's are; nobody is connected to another.
+    /// The only Redis is this one; nobody is connected to the one before.
     pub fn redis_is(&self, other: &Store) {
+        assert!(matches!(other, Store::Single(_)), "who serves what is asked of the nodes of the beginning");
         *self.ports.0.write().unwrap() = Ports::those_of(other);
         self.audience.is_elsewhere();
     }
