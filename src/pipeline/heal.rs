@@ -145,11 +145,10 @@ impl Pipeline {
         }
     }
 
-    /// Up to where this process had every node hold everything, in this history of this server.
-    pub fn reached(&self, system_id: &str, timeline: u32) -> Option<Lsn> {
+    /// The furthest checkpoint that this process had every node take, in this history of this server.
+    pub fn stored(&self, system_id: &str, timeline: u32) -> Option<&Checkpoint> {
         let stored = self.known.stored.as_ref();
-        let stored = stored.filter(|stored| stored.system_id == system_id && stored.timeline == timeline);
-        stored.map(|stored| stored.applied)
+        stored.filter(|stored| stored.system_id == system_id && stored.timeline == timeline)
     }
 
     /// Whether a stream was of another history than a Redis that holds this. Another instance may have drawn the

@@ -229,14 +229,15 @@ impl Supervisor {
         server: &ServerSide,
         before: &[NodeRecord],
     ) -> Result<()> {
-        let records = pipeline.sink().await?.read_records().await?;
+        let sink = pipeline.sink().await?;
+        let (ours, records) = (sink.epoch(), sink.read_records().await?);
         if start::is_overtaken(server, before, &records.nodes) {
             return Err(Error::transient("another instance went on while this one compared", ""));
         }
         pipeline.note_compared();
         pipeline.remember_asked(records.asked.as_deref(), records.resync.clone());
         pipeline.remember_quarantine(records.quarantine.as_deref(), server.wal_end);
-        let redis = redis_side(pipeline, server, &records);
+        let redis = redis_side(pipeline, server, (&records, ours));
         let Start { epoch, fork, load: reason, outset } =
             start::decide(server, &redis, self.trust_redis && !self.has_streamed);
         let sink = pipeline.sink().await?;
@@ -346,15 +347,18 @@ impl Supervisor {
     }
 }
 
-/// What the nodes say, and what this process knows beside it.
-fn redis_side(pipeline: &Pipeline, server: &ServerSide, records: &Records) -> RedisSide {
+/// What the nodes say, and what this process knows beside it: its last epoch too.
+fn redis_side(pipeline: &Pipeline, server: &ServerSide, (records, ours): (&Records, u32)) -> RedisSide {
+    let stored = pipeline.stored(&server.system_id, server.timeline);
     let furthest = start::furthest(server, &records.nodes);
-    let counted = furthest.and_then(Checkpoint::counted);
+    let counted = furthest.or(stored).and_then(Checkpoint::counted);
     let proven = |node: &NodeRecord| node.checkpoint.clone().filter(|_| node.proves);
     let mark = records.loaded.as_ref().or(records.load.as_ref());
     RedisSide {
         node_epoch: records.nodes.iter().filter_map(|node| node.epoch).max(),
-        reached: pipeline.reached(&server.system_id, server.timeline).max(furthest.map(|c| c.applied)),
+        reached: stored.into_iter().chain(furthest).map(|c| c.applied).max(),
+        // Not where another instance has drawn a conclusion since.
+        is_ours: stored.is_some() && records.epoch == Some(ours),
         counted,
         is_contradicted: pipeline.was_contradicted(counted),
         checkpoints: records.nodes.iter().map(proven).collect(),

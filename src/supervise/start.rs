@@ -48,6 +48,8 @@ pub struct RedisSide {
     pub counted: Option<Counted>,
     /// Whether the stream was found to be of another history than that one.
     pub is_contradicted: bool,
+    /// Whether this process wrote the epoch's fences, in this history: where no node tells any more, it does.
+    pub is_ours: bool,
     /// Whether the marker of a finished load for this slot is there.
     pub loaded: bool,
     /// The mark of the publication under which the users were loaded, where it is known.
@@ -170,7 +172,9 @@ pub fn decide(server: &ServerSide, redis: &RedisSide, trust_redis: bool) -> Star
         None => Some(LoadReason::NodeForgot),
         Some(_) => None,
     };
-    let vouched = same_history && applied.is_some();
+    // Every node's checkpoint is gone where all are emptied, and also where only their slots moved: then the fences are
+    // there, and what is sent again must not pass them.
+    let vouched = same_history && (applied.is_some() || redis.is_ours && !anew);
     // After a crash in between, some nodes have the new timeline: and then it was raised.
     let is_raised = vouched || (forked.is_some() && known.iter().any(|c| is_here(c)));
     let epoch = match (redis.epoch, redis.node_epoch) {
@@ -237,6 +241,7 @@ mod tests {
             reached: None,
             counted: None,
             is_contradicted: false,
+            is_ours: false,
             loaded,
             published: None,
             epoch: loaded.then_some(3),
@@ -376,6 +381,7 @@ mod tests {
                     reached: None,
                     counted: None,
                     is_contradicted: false,
+                    is_ours: false,
                     loaded: false,
                     published: None,
                     epoch,
@@ -388,6 +394,21 @@ mod tests {
         assert_eq!(epoch(vec![None], None), 1, "the first start");
         assert_eq!(epoch(vec![None, None], Some(3)), 4, "a wiped redis");
         assert_eq!(epoch(vec![at(130), None], Some(3)), 3, "the other node vouches");
+    }
+
+    #[test]
+    fn where_every_checkpoint_is_gone_who_wrote_them_tells_of_which_history_the_fences_are() {
+        let gone = |reached| RedisSide {
+            is_ours: true,
+            reached: Some(Lsn(reached)),
+            ..redis(vec![None, None], true)
+        };
+        let start = decide(&server(100), &gone(130), false);
+        assert_eq!((start.epoch, start.load), (3, Some(LoadReason::NodeForgot)));
+        assert_eq!((start.outset.held, start.outset.reached), (Lsn(100), Lsn(130)));
+        assert_eq!(decide(&server(100), &gone(1001), false).epoch, 4, "the server was restored");
+        let contradicted = RedisSide { is_contradicted: true, ..gone(130) };
+        assert_eq!(decide(&server(100), &contradicted, false).epoch, 4);
     }
 
     #[test]

@@ -136,6 +136,29 @@ async fn a_cluster_failover_to_a_replica_that_lagged_is_replayed() {
     assert_eq!(world.lockstep.metric("lockstep_republished_total").await, again as f64);
 }
 
+/// So it looks where the slots of all of them moved to other nodes between two checkpoints. The fences are all there.
+async fn checkpoints_that_are_gone_alone_make_nothing_go_back_or_be_told_again(on: On) {
+    let world = world_with_users(Setup::on(on)).await;
+    let subscriber = world.subscriber().await;
+    for id in 1..=USERS {
+        world.credit(id, "1").await;
+    }
+    world.caught_up().await;
+    let fence = "lockstep:fence:{live:7}";
+    let before = world.store.get(fence).await;
+    for key in world.store.keys("lockstep:checkpoint:*").await {
+        world.store.call(&key, &["DEL", &key]).await;
+    }
+    was_loaded(&world).await;
+    world.credit(8, "1").await;
+    world.caught_up().await;
+    world.eventually_equal().await;
+    world.heard_all(&subscriber).await;
+    subscriber.assert_each_once();
+    assert_eq!(world.lockstep.metric("lockstep_republished_total").await, 0.0);
+    assert!(world.store.get(fence).await >= before);
+}
+
 /// A later change of the user reaches the new master first, and does not carry the column that was lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_later_change_leaves_out_comes_back_too() {
@@ -207,6 +230,7 @@ fn no_failover(on: On) -> Setup {
 }
 
 on_both!(
+    checkpoints_that_are_gone_alone_make_nothing_go_back_or_be_told_again,
     an_older_dump_that_is_restored_is_replayed,
     an_older_dump_that_is_restored_while_nothing_runs_is_replayed,
     a_flushdb_is_noticed_and_healed,
