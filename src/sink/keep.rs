@@ -12,7 +12,7 @@ use super::proof::{Life, StoredCheckpoint};
 use super::records::NodeRecord;
 use super::reply::{NodeError, Reply};
 use super::seeds::Role;
-use super::slots::Address;
+use super::slots::{Address, Topology};
 use crate::checkpoint::Checkpoint;
 use crate::config::Durability;
 use crate::error::{Fault, Result};
@@ -20,6 +20,10 @@ use crate::lsn::Lsn;
 
 /// Longest time that replicas or the disk are waited for at a checkpoint: nothing else goes to that node meanwhile.
 const KEEP_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How many tags for each master are looked through for checkpoints that moved: of so many it owns the first but for one
+/// time in hundreds.
+const TAGS_PER_MASTER: usize = 16;
 
 /// What is known of the nodes' checkpoints.
 #[derive(Debug, Default)]
@@ -83,6 +87,27 @@ impl Sink {
             nodes.push(NodeRecord { address, checkpoint, proves: proves && !replaced, epoch });
         }
         Ok(nodes)
+    }
+
+    /// Reads the checkpoints that are under the names of other owners of slots: each node's is under the first tag that
+    /// it owns.
+    ///
+    /// # Errors
+    /// A node that does not answer.
+    pub(super) async fn read_moved_checkpoints(&mut self) -> Result<Vec<NodeRecord>> {
+        let Topology::Cluster { masters, .. } = self.lanes.topology() else { return Ok(Vec::new()) };
+        let mut moved = Vec::new();
+        for tag in 0..masters.len() * TAGS_PER_MASTER {
+            let key = self.tagged_checkpoint_key(&tag.to_string());
+            let topology = self.lanes.topology();
+            let Some(address) = topology.owner(topology.slot(key.as_bytes())).cloned() else { continue };
+            let stored: Option<StoredCheckpoint> =
+                self.read_record(key).await?.and_then(|text| serde_json::from_slice(&text).ok());
+            let Some(stored) = stored else { continue };
+            let epoch = stored.epoch;
+            moved.push(NodeRecord { address, checkpoint: checkpoint(stored), proves: false, epoch });
+        }
+        Ok(moved)
     }
 
     async fn read_node(&mut self, address: &Address, key: &Bytes) -> Result<(Option<Bytes>, Life)> {

@@ -21,6 +21,9 @@ const RAISE_ATTEMPTS: u32 = 16;
 pub struct Records {
     /// One for each master.
     pub nodes: Vec<NodeRecord>,
+    /// Where no node has a checkpoint: those that moved to other nodes with their slots. They prove nothing of a node, but
+    /// tell of which history the fences are.
+    pub moved: Vec<NodeRecord>,
     /// The marker of a finished load.
     pub loaded: Option<String>,
     /// How far an unfinished load came.
@@ -92,7 +95,11 @@ impl Sink {
         // In the opposite order of writing: who finds an epoch finds the checkpoint that was there before it.
         let epoch = number(self.read_record(self.epoch_key()).await?.as_ref());
         let nodes = self.read_checkpoints().await?;
-        let mut epochs: Vec<Option<u32>> = nodes.iter().map(|node| node.epoch).collect();
+        let moved = match nodes.iter().all(|node| node.checkpoint.is_none()) {
+            true => self.read_moved_checkpoints().await?,
+            false => Vec::new(),
+        };
+        let mut epochs: Vec<Option<u32>> = nodes.iter().chain(&moved).map(|node| node.epoch).collect();
         epochs.extend([self.kept_epoch, epoch]);
         let mut epoch = epochs.into_iter().flatten().max();
         if epoch.is_none() && self.epoch_key() != EPOCH_KEY {
@@ -103,6 +110,7 @@ impl Sink {
         let records = Records {
             quarantine,
             nodes,
+            moved,
             loaded: self.read_mark(LoadMark::Loaded).await?,
             load: self.read_mark(LoadMark::Progress).await?,
             asked: self.read_mark(LoadMark::Asked).await?,
@@ -162,17 +170,24 @@ impl Sink {
 
     /// Address, checkpoint key and node id of each master.
     pub(super) fn checkpoint_keys(&self) -> Vec<(Address, Bytes, String)> {
-        let name = format!("lockstep:checkpoint:{}", self.slot);
         match self.lanes.topology() {
-            Topology::Single(address) => vec![(address.clone(), name.into(), String::new())],
+            Topology::Single(address) => {
+                let key = format!("lockstep:checkpoint:{}", self.slot);
+                vec![(address.clone(), key.into(), String::new())]
+            }
             Topology::Cluster { masters, .. } => masters
                 .iter()
                 .filter_map(|master| {
-                    let key = format!("{name}:{{{}}}", master.tag()?);
+                    let key = self.tagged_checkpoint_key(&master.tag()?);
                     Some((master.address.clone(), key.into(), master.id.clone()))
                 })
                 .collect(),
         }
+    }
+
+    /// The checkpoint of the node that owns the slot of this tag.
+    pub(super) fn tagged_checkpoint_key(&self, tag: &str) -> String {
+        format!("lockstep:checkpoint:{}:{{{tag}}}", self.slot)
     }
 
     /// What a key holds; one of another type counts as absent.

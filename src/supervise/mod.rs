@@ -5,6 +5,7 @@ mod anew;
 pub mod budget;
 mod claim;
 mod published;
+mod remembered;
 mod server;
 #[doc(hidden)]
 pub mod standby;
@@ -28,11 +29,11 @@ use crate::lsn::{Lsn, Xid64};
 use crate::pipeline::session::{Session, Signals};
 use crate::pipeline::{Identity, Outset, Pipeline};
 use crate::resync::cursor::{self, Reached};
-use crate::sink::{Fencing, Flight, LoadMark, NodeRecord, Records};
+use crate::sink::{Fencing, Flight, LoadMark, NodeRecord};
 use crate::wire::{self, Stream, Tripwire};
 use budget::Budget;
 use published::Carried;
-use start::{LoadReason, RedisSide, ServerSide, Start};
+use start::{LoadReason, ServerSide, Start};
 
 /// First delay before a new connection.
 const RECONNECT_FIRST: Duration = Duration::from_millis(100);
@@ -237,14 +238,14 @@ impl Supervisor {
         pipeline.note_compared();
         pipeline.remember_asked(records.asked.as_deref(), records.resync.clone());
         pipeline.remember_quarantine(records.quarantine.as_deref(), server.wal_end);
-        let redis = redis_side(pipeline, server, (&records, ours));
+        let redis = remembered::redis_side(pipeline, server, (&records, ours));
         let Start { epoch, fork, load: reason, outset } =
             start::decide(server, &redis, self.trust_redis && !self.has_streamed);
         let sink = pipeline.sink().await?;
         sink.begin_epoch(epoch);
         sink.set_fork(fork);
         pipeline.set_out(outset);
-        if !is_continued(pipeline, server) {
+        if !remembered::is_continued(pipeline, server) {
             pipeline.forget_errands();
             // Whoever streamed knew of changes that nobody watched, and that are not sent again.
             if records.unwatched().is_some_and(|since| since < server.confirmed_flush) {
@@ -289,7 +290,9 @@ impl Supervisor {
     ) -> Result<()> {
         let found = progress.filter(|_| reason == LoadReason::NeverLoaded);
         let found = found.map(|text| Reached::from_text(&text));
-        let running = load.as_ref().filter(|load| !load.task.is_finished() && is_continued(pipeline, server));
+        let running = load
+            .as_ref()
+            .filter(|load| !load.task.is_finished() && remembered::is_continued(pipeline, server));
         // Redis that has no mark of the running load was emptied since that began; so was one that has another's, and an
         // instance that knew of none has begun its own.
         if running.zip(found.as_ref()).is_some_and(|(running, found)| running.name == found.load) {
@@ -345,34 +348,6 @@ impl Supervisor {
             false => Err(Error::transient("a redis node was connected again while it was compared", "")),
         }
     }
-}
-
-/// What the nodes say, and what this process knows beside it: its last epoch too.
-fn redis_side(pipeline: &Pipeline, server: &ServerSide, (records, ours): (&Records, u32)) -> RedisSide {
-    let stored = pipeline.stored(&server.system_id, server.timeline);
-    let furthest = start::furthest(server, &records.nodes);
-    let counted = furthest.or(stored).and_then(Checkpoint::counted);
-    let proven = |node: &NodeRecord| node.checkpoint.clone().filter(|_| node.proves);
-    let mark = records.loaded.as_ref().or(records.load.as_ref());
-    RedisSide {
-        node_epoch: records.nodes.iter().filter_map(|node| node.epoch).max(),
-        reached: stored.into_iter().chain(furthest).map(|c| c.applied).max(),
-        // Not where another instance has drawn a conclusion since.
-        is_ours: stored.is_some() && records.epoch == Some(ours),
-        counted,
-        is_contradicted: pipeline.was_contradicted(counted),
-        checkpoints: records.nodes.iter().map(proven).collect(),
-        // Beside a mark of progress it may be that of a load before, or of an instance that was frozen since.
-        loaded: records.loaded.is_some() && records.load.is_none(),
-        published: mark.and_then(|mark| cursor::recorded(mark)),
-        epoch: records.epoch,
-    }
-}
-
-/// Whether the slot stands where this instance left it. Another one may have seen a gap in between: what was read before
-/// is too old then, and the stream does not tell.
-fn is_continued(pipeline: &Pipeline, server: &ServerSide) -> bool {
-    server.confirmed_flush <= pipeline.acknowledged()
 }
 
 /// Ends a load that is not wanted any more.

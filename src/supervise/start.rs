@@ -48,8 +48,9 @@ pub struct RedisSide {
     pub counted: Option<Counted>,
     /// Whether the stream was found to be of another history than that one.
     pub is_contradicted: bool,
-    /// Whether this process wrote the epoch's fences, in this history: where no node tells any more, it does.
-    pub is_ours: bool,
+    /// Whether somebody tells that the epoch's fences are of this history, though no node may prove it: this process, which
+    /// wrote them, or a checkpoint that moved with its slot.
+    pub is_told: bool,
     /// Whether the marker of a finished load for this slot is there.
     pub loaded: bool,
     /// The mark of the publication under which the users were loaded, where it is known.
@@ -118,8 +119,11 @@ impl LoadReason {
 }
 
 /// The furthest checkpoint of this history that any node has, whatever it proves of the node.
-pub fn furthest<'n>(server: &ServerSide, nodes: &'n [NodeRecord]) -> Option<&'n Checkpoint> {
-    let checkpoints = nodes.iter().filter_map(|node| node.checkpoint.as_ref());
+pub fn furthest<'n>(
+    server: &ServerSide,
+    nodes: impl IntoIterator<Item = &'n NodeRecord>,
+) -> Option<&'n Checkpoint> {
+    let checkpoints = nodes.into_iter().filter_map(|node| node.checkpoint.as_ref());
     let of_this = checkpoints.filter(|c| c.system_id == server.system_id && c.timeline == server.timeline);
     of_this.max_by_key(|c| c.applied)
 }
@@ -127,7 +131,9 @@ pub fn furthest<'n>(server: &ServerSide, nodes: &'n [NodeRecord]) -> Option<&'n 
 /// Whether the nodes are ahead of the server's WAL only because somebody has written there since it was asked: an
 /// instance that is frozen in between loses the slot, and would take the other's progress for a restored server.
 pub fn is_overtaken(server: &ServerSide, before: &[NodeRecord], now: &[NodeRecord]) -> bool {
-    let is_ahead = |nodes| furthest(server, nodes).is_some_and(|furthest| furthest.applied > server.wal_end);
+    let is_ahead = |nodes: &'_ [NodeRecord]| {
+        furthest(server, nodes).is_some_and(|furthest| furthest.applied > server.wal_end)
+    };
     is_ahead(now) && !is_ahead(before)
 }
 
@@ -174,7 +180,7 @@ pub fn decide(server: &ServerSide, redis: &RedisSide, trust_redis: bool) -> Star
     };
     // Every node's checkpoint is gone where all are emptied, and also where only their slots moved: then the fences are
     // there, and what is sent again must not pass them.
-    let vouched = same_history && (applied.is_some() || redis.is_ours && !anew);
+    let vouched = same_history && (applied.is_some() || redis.is_told && !anew);
     // After a crash in between, some nodes have the new timeline: and then it was raised.
     let is_raised = vouched || (forked.is_some() && known.iter().any(|c| is_here(c)));
     let epoch = match (redis.epoch, redis.node_epoch) {
@@ -241,7 +247,7 @@ mod tests {
             reached: None,
             counted: None,
             is_contradicted: false,
-            is_ours: false,
+            is_told: false,
             loaded,
             published: None,
             epoch: loaded.then_some(3),
@@ -381,7 +387,7 @@ mod tests {
                     reached: None,
                     counted: None,
                     is_contradicted: false,
-                    is_ours: false,
+                    is_told: false,
                     loaded: false,
                     published: None,
                     epoch,
@@ -399,7 +405,7 @@ mod tests {
     #[test]
     fn where_every_checkpoint_is_gone_who_wrote_them_tells_of_which_history_the_fences_are() {
         let gone = |reached| RedisSide {
-            is_ours: true,
+            is_told: true,
             reached: Some(Lsn(reached)),
             ..redis(vec![None, None], true)
         };

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::config_of;
+use crate::harness::resp::slot_of;
 use crate::harness::subscriber::{BALANCE_UPDATES, USER_UPDATES, lsn};
 use crate::harness::workload::Workload;
 use crate::harness::{Mode, On, PATIENCE, Redis, Setup, Subscriber, World, eventually};
@@ -150,12 +151,43 @@ async fn checkpoints_that_are_gone_alone_make_nothing_go_back_or_be_told_again(o
         world.store.call(&key, &["DEL", &key]).await;
     }
     was_loaded(&world).await;
+    nothing_was_told_again(&world, &subscriber).await;
+    assert!(world.store.get(fence).await >= before);
+}
+
+async fn nothing_was_told_again(world: &World, subscriber: &Subscriber) {
     world.credit(8, "1").await;
     world.caught_up().await;
     world.eventually_equal().await;
-    world.heard_all(&subscriber).await;
+    world.heard_all(subscriber).await;
     subscriber.assert_each_once();
     assert_eq!(world.lockstep.metric("lockstep_republished_total").await, 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn checkpoints_that_all_moved_before_a_crash_make_nothing_go_back_or_be_told_again() {
+    let world = world_with_users(Setup::on(On::Cluster)).await;
+    let (subscriber, cluster) = (world.subscriber().await, world.store.cluster());
+    for id in 1..=USERS {
+        world.credit(id, "1").await;
+    }
+    world.caught_up().await;
+    // It writes none under a new name.
+    world.lockstep.kill9();
+    let fence = "lockstep:fence:{live:7}";
+    let before = world.store.get(fence).await;
+    let keys = world.store.keys("lockstep:checkpoint:*").await;
+    assert_eq!(keys.len(), 3);
+    for key in &keys {
+        let from = cluster.master_of(key).await;
+        let masters = cluster.masters().await;
+        let to =
+            masters[(masters.iter().position(|master| *master == from).unwrap_or(0) + 1) % masters.len()];
+        cluster.move_slot(slot_of(key), to).await;
+    }
+    cluster.eventually_whole().await;
+    world.lockstep.run().await;
+    nothing_was_told_again(&world, &subscriber).await;
     assert!(world.store.get(fence).await >= before);
 }
 

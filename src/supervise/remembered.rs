@@ -1,0 +1,40 @@
+//! What the nodes of Redis remember, and this process beside them.
+
+use super::start::{self, RedisSide, ServerSide};
+use crate::checkpoint::Checkpoint;
+use crate::pipeline::Pipeline;
+use crate::resync::cursor;
+use crate::sink::{NodeRecord, Records};
+
+/// Both together; `ours` is the last epoch of this process.
+pub fn redis_side(pipeline: &Pipeline, server: &ServerSide, (records, ours): (&Records, u32)) -> RedisSide {
+    let stored = pipeline.stored(&server.system_id, server.timeline);
+    let furthest = start::furthest(server, &records.nodes).or(start::furthest(server, &records.moved));
+    let counted = furthest.or(stored).and_then(Checkpoint::counted);
+    // Not where another instance has drawn a conclusion since.
+    let of_epoch = records.nodes.iter().chain(&records.moved).filter(|node| node.epoch == records.epoch);
+    let is_told = match stored {
+        Some(_) if records.epoch == Some(ours) => true,
+        _ => start::furthest(server, of_epoch).is_some(),
+    };
+    let proven = |node: &NodeRecord| node.checkpoint.clone().filter(|_| node.proves);
+    let mark = records.loaded.as_ref().or(records.load.as_ref());
+    RedisSide {
+        node_epoch: records.nodes.iter().filter_map(|node| node.epoch).max(),
+        reached: stored.into_iter().chain(furthest).map(|checkpoint| checkpoint.applied).max(),
+        is_told,
+        counted,
+        is_contradicted: pipeline.was_contradicted(counted),
+        checkpoints: records.nodes.iter().map(proven).collect(),
+        // Beside a mark of progress it may be that of a load before, or of an instance that was frozen since.
+        loaded: records.loaded.is_some() && records.load.is_none(),
+        published: mark.and_then(|mark| cursor::recorded(mark)),
+        epoch: records.epoch,
+    }
+}
+
+/// Whether the slot stands where this instance left it. Another one may have seen a gap in between: what was read before
+/// is too old then, and the stream does not tell.
+pub fn is_continued(pipeline: &Pipeline, server: &ServerSide) -> bool {
+    server.confirmed_flush <= pipeline.acknowledged()
+}
