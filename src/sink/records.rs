@@ -21,7 +21,7 @@ const RAISE_ATTEMPTS: u32 = 16;
 pub struct Records {
     /// One for each master.
     pub nodes: Vec<NodeRecord>,
-    /// Where no node has a checkpoint: those that moved to other nodes with their slots. They prove nothing of a node, but
+    /// Where no node has a checkpoint, though there is an epoch: those that moved to other nodes with their slots. They prove nothing of a node, but
     /// tell of which history the fences are.
     pub moved: Vec<NodeRecord>,
     /// The marker of a finished load.
@@ -95,7 +95,8 @@ impl Sink {
         // In the opposite order of writing: who finds an epoch finds the checkpoint that was there before it.
         let epoch = number(self.read_record(self.epoch_key()).await?.as_ref());
         let nodes = self.read_checkpoints().await?;
-        let moved = match nodes.iter().all(|node| node.checkpoint.is_none()) {
+        // Where the epoch is gone too, everything is.
+        let moved = match epoch.is_some() && nodes.iter().all(|node| node.checkpoint.is_none()) {
             true => self.read_moved_checkpoints().await?,
             false => Vec::new(),
         };
