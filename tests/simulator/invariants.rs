@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use bytes::Bytes;
 use lockstep::lsn::Lsn;
 
-use crate::model::keyspace::Keyspace;
+use crate::model::keyspace::{CHECKPOINT, Keyspace};
 use crate::model::postgres::{Commit, Op, Postgres, Row, User};
 use crate::model::redis::{Executed, Redis};
 
@@ -91,6 +91,8 @@ pub struct Checks {
     in_gap: usize,
     /// Derived keys, and how many commits there were when somebody wrote them.
     pub derived: BTreeMap<Bytes, usize>,
+    /// The instance that knows that Redis took a checkpoint of its own.
+    remembers: Option<usize>,
     /// The epoch as it was last written, and whether a loss may raise it.
     epoch: u64,
     has_lost: bool,
@@ -129,7 +131,7 @@ impl Checks {
     pub fn executed(&mut self, executed: &Executed, redis: &Redis, postgres: &Postgres) {
         self.now += 1;
         let space = &redis.nodes[executed.node].space;
-        self.epoch(space, redis, postgres.commits.len());
+        self.epoch(executed, redis, postgres.commits.len());
         for key in &executed.touched {
             self.fence(key, space, &postgres.commits);
         }
@@ -141,18 +143,25 @@ impl Checks {
         }
     }
 
-    /// Where every checkpoint is lost, or was another node's, nobody knows what the fences are worth, and a new epoch begins: events that are
-    /// sent again pass them. Without a loss by Redis there is no reason for one.
-    fn epoch(&mut self, space: &Keyspace, redis: &Redis, commits: usize) {
-        let written = space.text(b"lockstep:epoch").and_then(|epoch| text(epoch).parse().ok()).unwrap_or(0);
+    /// Where every checkpoint is lost, or was another node's, and who wrote them is gone too, nobody knows what the fences are
+    /// worth, and a new epoch begins: events that are sent again pass them. Else there is no reason for one.
+    fn epoch(&mut self, executed: &Executed, redis: &Redis, commits: usize) {
+        let space = &redis.nodes[executed.node].space;
+        let is_checkpoint = |key: &&Bytes| key.starts_with(CHECKPOINT);
+        let record = space.text(b"lockstep:epoch").and_then(|epoch| text(epoch).parse().ok());
+        // Checkpoints say it first.
+        let of_checkpoint = |key: &Bytes| between(text(space.text(key)?), "\"epoch\":", ',')?.parse().ok();
+        let of_checkpoints = executed.touched.iter().filter(is_checkpoint).filter_map(of_checkpoint);
+        let written: u64 = of_checkpoints.chain(record).max().unwrap_or(0);
         let before = self.epoch;
         self.epoch = written.max(before);
         if before == 0 || written <= before {
             return;
         }
-        let is_checkpoint = |key: &Bytes| key.starts_with(b"lockstep:checkpoint:");
-        let has_checkpoint = redis.nodes.iter().any(|node| node.space.keys.keys().any(is_checkpoint));
-        if !self.has_lost && has_checkpoint {
+        let others = redis.nodes.iter().flat_map(|node| node.space.keys.keys().filter(is_checkpoint));
+        let has_checkpoint = others.into_iter().any(|key| !executed.touched.contains(key));
+        let is_remembered = executed.instance.is_some() && executed.instance == self.remembers;
+        if !self.has_lost && (has_checkpoint || is_remembered) {
             self.fail("the epoch stays", || {
                 format!("it went from {before} to {written} though redis lost nothing")
             });
@@ -261,8 +270,16 @@ impl Checks {
         self.told.insert(user, place.max(told));
     }
 
+    /// An instance is gone, and what it knew.
+    pub fn ended(&mut self, number: usize) {
+        self.remembers = self.remembers.filter(|remembers| *remembers != number);
+    }
+
     /// PostgreSQL may forget what is before `flushed`.
     pub fn acknowledged(&mut self, flushed: u64, postgres: &Postgres) {
+        if flushed > postgres.confirmed {
+            self.remembers = Some(postgres.leader);
+        }
         while let Some(commit) =
             postgres.commits.get(self.unacknowledged).filter(|commit| commit.end <= flushed)
         {

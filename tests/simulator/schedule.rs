@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::drain;
 use crate::instance::{Blueprint, Instance};
 use crate::invariants::{Checks, Counts, Failure};
+use crate::model::keyspace::Keyspace;
 use crate::model::postgres::Op;
 use crate::model::postgres::{Postgres, Row, User};
 use crate::model::redis::Redis;
@@ -43,7 +44,11 @@ pub struct Outcome {
 impl Schedule {
     pub fn of_seed(seed: u64) -> Schedule {
         let mut random = Random::new(seed ^ 0x5eed);
-        let setup = Setup::of(&mut random);
+        let mut setup = Setup::of(&mut random);
+        // By a number of its own: what other seeds do stays as it was.
+        if Random::new(seed ^ 0x510f).one_in(8) {
+            setup.faults.push(Fault::RecordsMove);
+        }
         let steps = STEPS.0 + random.below(STEPS.1 - STEPS.0);
         let steps = (0..steps).map(|_| random.next()).collect();
         Schedule { setup, steps, mutant: None, traced: false, kill: None }
@@ -300,6 +305,13 @@ impl<'s> Run<'s> {
                     world.checks.gap(&world.postgres);
                 }
             }
+            Fault::RecordsMove => {
+                let world = &mut *self.world.lock();
+                for node in 0..world.redis.nodes.len() {
+                    let executed = world.redis.write_as_another(node, Keyspace::forget_checkpoints);
+                    world.note(executed);
+                }
+            }
             // These are chances of the workload.
             Fault::Truncate | Fault::NotANumber | Fault::Resync | Fault::Toast | Fault::StandbyLags => {}
         }
@@ -312,6 +324,7 @@ impl<'s> Run<'s> {
         }
         let world = &mut *self.world.lock();
         world.say(|| format!("instance {number} is killed"));
+        world.checks.ended(number);
         world.forget_gates(Some(number));
         let conns: Vec<u64> =
             world.redis.conns.iter().filter(|(_, conn)| conn.instance == number).map(|(id, _)| *id).collect();

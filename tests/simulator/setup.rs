@@ -33,6 +33,8 @@ pub enum Fault {
     Toast,
     /// Commits wait for a synchronous standby: in WAL and not visible for long.
     StandbyLags,
+    /// Checkpoints move to other nodes with their slots, under names that nobody looks for: they are gone, and nothing else is.
+    RecordsMove,
 }
 
 const FAULTS: [Fault; 17] = [

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use lockstep::sink::reply::Reply;
 
+/// Begin of the names of checkpoints.
+pub const CHECKPOINT: &[u8] = b"lockstep:checkpoint:";
 /// Commands that a replica may be behind.
 const JOURNAL: usize = 48;
 const OUT_OF_MEMORY: &str = "OOM command not allowed when used memory > 'maxmemory'.";
@@ -69,6 +71,13 @@ impl Keyspace {
             None => self.keys.remove(key),
         };
         self.current.push((key.clone(), old));
+    }
+
+    /// The checkpoints are gone.
+    pub fn forget_checkpoints(&mut self) {
+        let is_checkpoint = |key: &&Bytes| key.starts_with(CHECKPOINT);
+        let checkpoints: Vec<Bytes> = self.keys.keys().filter(is_checkpoint).cloned().collect();
+        checkpoints.iter().for_each(|key| self.put(key, None));
     }
 
     /// Ends a command: the keys it touched, each once.

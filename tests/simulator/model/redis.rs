@@ -10,7 +10,7 @@ use lockstep::sink::reply::{NodeError, Reply};
 use lockstep::sink::slots::{Address, SLOTS};
 use tokio::sync::{mpsc, oneshot};
 
-use super::keyspace::Keyspace;
+use super::keyspace::{CHECKPOINT, Keyspace};
 use crate::lua;
 use crate::mutants::Mutant;
 
@@ -18,8 +18,6 @@ use crate::mutants::Mutant;
 const APPLY: &str = "-- Applies the plans";
 /// Begin of the fences of keys that are in a slot of their own.
 const OWN_FENCE: &[u8] = b"lockstep:fence:{user_balance:";
-/// Begin of the names of checkpoints.
-const CHECKPOINT: &[u8] = b"lockstep:checkpoint:";
 /// Host of every server.
 const HOST: &str = "model";
 /// Port of the first server; that of a replica differs by a bit.
@@ -80,6 +78,8 @@ pub struct Conn {
 #[derive(Debug, Default)]
 pub struct Executed {
     pub node: usize,
+    /// Who asked for it; `None`: somebody else.
+    pub instance: Option<usize>,
     /// For whoever reads a trace.
     pub what: String,
     pub touched: Vec<Bytes>,
@@ -262,7 +262,7 @@ impl Redis {
     /// The server executes the next command of a connection.
     pub fn execute_next(&mut self, id: u64) -> Executed {
         let Some(conn) = self.conns.get_mut(&id) else { return Executed::default() };
-        let node = conn.node;
+        let (node, instance) = (conn.node, conn.instance);
         let Some(question) = conn.inbox.pop_front() else { return Executed::default() };
         let Question { name, args, answer } = question;
         self.nodes[node].space.full = self.nodes[node].out_of_memory;
@@ -277,16 +277,16 @@ impl Redis {
             conn.outbox.push_back(Written::Reply(answer, reply));
         }
         self.forget_if_done(id);
-        self.finish(node, what.unwrap_or_default())
+        self.finish(node, Some(instance), what.unwrap_or_default())
     }
 
     /// Somebody else changes keys.
     pub fn write_as_another(&mut self, node: usize, write: impl FnOnce(&mut Keyspace)) -> Executed {
         write(&mut self.nodes[node].space);
-        self.finish(node, "another writer".into())
+        self.finish(node, None, "another writer".into())
     }
 
-    fn finish(&mut self, node: usize, what: String) -> Executed {
+    fn finish(&mut self, node: usize, instance: Option<usize>, what: String) -> Executed {
         let space = &mut self.nodes[node].space;
         let touched = space.end_command();
         let published = std::mem::take(&mut space.published);
@@ -297,7 +297,7 @@ impl Redis {
                 conn.outbox.push_back(Written::Announced(keys));
             }
         }
-        Executed { node, what, touched, published }
+        Executed { node, instance, what, touched, published }
     }
 
     fn answer(&mut self, id: u64, name: &'static str, args: &[Bytes]) -> Result<Reply, String> {
