@@ -166,6 +166,8 @@ impl Checks {
                 format!("it went from {before} to {written} though redis lost nothing")
             });
         }
+        // Whoever knew knows of the epoch before.
+        self.remembers = None;
         self.counts.epochs += 1;
         self.sent_again = commits;
         self.readable.clear();
@@ -277,7 +279,8 @@ impl Checks {
 
     /// PostgreSQL may forget what is before `flushed`.
     pub fn acknowledged(&mut self, flushed: u64, postgres: &Postgres) {
-        if flushed > postgres.confirmed {
+        // What is still in the pipe of one that was killed is remembered by nobody.
+        if flushed > postgres.confirmed && !postgres.leader_is_gone {
             self.remembers = Some(postgres.leader);
         }
         while let Some(commit) =

@@ -325,6 +325,7 @@ impl<'s> Run<'s> {
         let world = &mut *self.world.lock();
         world.say(|| format!("instance {number} is killed"));
         world.checks.ended(number);
+        world.postgres.leader_is_gone |= world.postgres.leader == number;
         world.forget_gates(Some(number));
         let conns: Vec<u64> =
             world.redis.conns.iter().filter(|(_, conn)| conn.instance == number).map(|(id, _)| *id).collect();

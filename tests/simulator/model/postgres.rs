@@ -149,6 +149,8 @@ pub struct Postgres {
     pub walsender: Option<Walsender>,
     /// The instance that streamed last.
     pub leader: usize,
+    /// Whether that one was killed since.
+    pub leader_is_gone: bool,
     next_number: u64,
     /// Whether old rows are sent whole.
     pub full: bool,
@@ -174,6 +176,7 @@ impl Postgres {
             confirmed: FIRST_LSN,
             walsender: None,
             leader: 0,
+            leader_is_gone: false,
             next_number: 1,
             full,
             pipe_bytes,
@@ -323,7 +326,7 @@ impl Postgres {
         let (server, client) = tokio::io::duplex(self.pipe_bytes);
         let next = self.commits.iter().position(|commit| commit.lsn >= self.confirmed);
         let next = next.unwrap_or(self.commits.len());
-        self.leader = instance;
+        (self.leader, self.leader_is_gone) = (instance, false);
         self.walsender = Some(Walsender::new(server, next, self.confirmed));
         Some(client)
     }
