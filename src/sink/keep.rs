@@ -12,7 +12,7 @@ use super::proof::{Life, StoredCheckpoint};
 use super::records::NodeRecord;
 use super::reply::{NodeError, Reply};
 use super::seeds::Role;
-use super::slots::{Address, Topology};
+use super::slots::{Address, Master, Topology};
 use crate::checkpoint::Checkpoint;
 use crate::config::Durability;
 use crate::error::{Fault, Result};
@@ -96,16 +96,32 @@ impl Sink {
     /// A node that does not answer.
     pub(super) async fn read_moved_checkpoints(&mut self) -> Result<Vec<NodeRecord>> {
         let Topology::Cluster { masters, .. } = self.lanes.topology() else { return Ok(Vec::new()) };
+        let (masters, tags) = (masters.clone(), 0..masters.len() * TAGS_PER_MASTER);
+        let keys: Vec<Bytes> = tags.map(|tag| self.tagged_checkpoint_key(&tag.to_string()).into()).collect();
         let mut moved = Vec::new();
-        for tag in 0..masters.len() * TAGS_PER_MASTER {
-            let key = self.tagged_checkpoint_key(&tag.to_string());
+        for Master { address, .. } in masters {
             let topology = self.lanes.topology();
-            let Some(address) = topology.owner(topology.slot(key.as_bytes())).cloned() else { continue };
-            let stored: Option<StoredCheckpoint> =
-                self.read_record(key).await?.and_then(|text| serde_json::from_slice(&text).ok());
-            let Some(stored) = stored else { continue };
-            let epoch = stored.epoch;
-            moved.push(NodeRecord { address, checkpoint: checkpoint(stored), proves: false, epoch });
+            let of_node = keys.iter().filter(|key| topology.owner(topology.slot(key)) == Some(&address));
+            let questions = of_node.map(|key| Command::new("GET", vec![key.clone()])).collect();
+            for answer in self.lanes.open(&address).await?.node.send(questions).await {
+                let text = match answer {
+                    Ok(reply) => reply.text().cloned(),
+                    // A slot that is on its way just now: what is not there any more is looked for by nobody.
+                    Err(NodeError::WrongType | NodeError::Ask { .. }) => None,
+                    Err(error) => {
+                        let trouble = Trouble { address, error };
+                        self.lanes.recover(&trouble).await;
+                        return Err(trouble.into());
+                    }
+                };
+                let stored = text.and_then(|text| serde_json::from_slice::<StoredCheckpoint>(&text).ok());
+                moved.extend(stored.map(|stored| NodeRecord {
+                    address: address.clone(),
+                    epoch: stored.epoch,
+                    checkpoint: checkpoint(stored),
+                    proves: false,
+                }));
+            }
         }
         Ok(moved)
     }

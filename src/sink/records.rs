@@ -21,8 +21,8 @@ const RAISE_ATTEMPTS: u32 = 16;
 pub struct Records {
     /// One for each master.
     pub nodes: Vec<NodeRecord>,
-    /// Where no node has a checkpoint, though there is an epoch: those that moved to other nodes with their slots. They prove nothing of a node, but
-    /// tell of which history the fences are.
+    /// Where no node has a checkpoint, though there is an epoch: those that moved to other nodes with their slots. They
+    /// prove nothing of a node, but tell of which history the fences are.
     pub moved: Vec<NodeRecord>,
     /// The marker of a finished load.
     pub loaded: Option<String>,
@@ -36,12 +36,14 @@ pub struct Records {
     pub quarantine: Option<String>,
     /// The highest epoch of fences that any node or this process knows.
     pub epoch: Option<u32>,
+    /// The highest that Redis itself shows for this slot; `None`: it was emptied, or is new.
+    pub shown_epoch: Option<u32>,
 }
 
 impl Records {
     /// The first commit, as any checkpoint tells, behind which somebody may still write what he derived before it.
     pub fn unwatched(&self) -> Option<Lsn> {
-        let checkpoints = self.nodes.iter().filter_map(|node| node.checkpoint.as_ref());
+        let checkpoints = self.nodes.iter().chain(&self.moved).filter_map(|node| node.checkpoint.as_ref());
         checkpoints.filter_map(|checkpoint| checkpoint.unwatched).min()
     }
 }
@@ -95,14 +97,14 @@ impl Sink {
         // In the opposite order of writing: who finds an epoch finds the checkpoint that was there before it.
         let epoch = number(self.read_record(self.epoch_key()).await?.as_ref());
         let nodes = self.read_checkpoints().await?;
-        // Where the epoch is gone too, everything is.
+        // Where there is no epoch either, Redis is new or was emptied.
         let moved = match epoch.is_some() && nodes.iter().all(|node| node.checkpoint.is_none()) {
             true => self.read_moved_checkpoints().await?,
             false => Vec::new(),
         };
-        let mut epochs: Vec<Option<u32>> = nodes.iter().chain(&moved).map(|node| node.epoch).collect();
-        epochs.extend([self.kept_epoch, epoch]);
-        let mut epoch = epochs.into_iter().flatten().max();
+        let of_checkpoints = nodes.iter().chain(&moved).map(|node| node.epoch).max().flatten();
+        let shown_epoch = of_checkpoints.max(epoch);
+        let mut epoch = shown_epoch.max(self.kept_epoch);
         if epoch.is_none() && self.epoch_key() != EPOCH_KEY {
             // Fences of other slots may be there, of another history even.
             epoch = number(self.read_record(EPOCH_KEY.to_owned()).await?.as_ref());
@@ -117,6 +119,7 @@ impl Sink {
             asked: self.read_mark(LoadMark::Asked).await?,
             resync: self.read_mark(LoadMark::Resync).await?,
             epoch,
+            shown_epoch,
         };
         self.other_epoch = 0;
         self.compared = generation;

@@ -9,13 +9,18 @@ use crate::sink::{NodeRecord, Records};
 /// Both together; `ours` is the last epoch of this process.
 pub fn redis_side(pipeline: &Pipeline, server: &ServerSide, (records, ours): (&Records, u32)) -> RedisSide {
     let stored = pipeline.stored(&server.system_id, server.timeline);
-    let furthest = start::furthest(server, &records.nodes).or(start::furthest(server, &records.moved));
-    let counted = furthest.or(stored).and_then(Checkpoint::counted);
+    let of_epoch = |node: &&NodeRecord| node.epoch == records.epoch;
+    // Those of another epoch may be left from another history.
+    let moved: Vec<&NodeRecord> = records.moved.iter().filter(of_epoch).collect();
+    let furthest = start::furthest(server, records.nodes.iter().chain(moved.iter().copied()));
     // Not where another instance has drawn a conclusion since.
-    let of_epoch = records.nodes.iter().chain(&records.moved).filter(|node| node.epoch == records.epoch);
-    let is_told = match stored {
-        Some(_) if records.epoch == Some(ours) => true,
-        _ => start::furthest(server, of_epoch).is_some(),
+    let ours = stored.filter(|_| records.epoch == Some(ours));
+    let counted = furthest.or(ours).and_then(Checkpoint::counted);
+    let told = records.nodes.iter().filter(of_epoch).chain(moved);
+    // Where Redis shows no epoch any more it was emptied: a new one stops what was under way before.
+    let is_told = match ours {
+        Some(_) if records.shown_epoch == records.epoch => true,
+        _ => start::furthest(server, told).is_some(),
     };
     let proven = |node: &NodeRecord| node.checkpoint.clone().filter(|_| node.proves);
     let mark = records.loaded.as_ref().or(records.load.as_ref());

@@ -178,22 +178,13 @@ pub fn decide(server: &ServerSide, redis: &RedisSide, trust_redis: bool) -> Star
         None => Some(LoadReason::NodeForgot),
         Some(_) => None,
     };
-    // Every node's checkpoint is gone where all are emptied, and also where only their slots moved: then the fences are
-    // there, and what is sent again must not pass them.
-    let vouched = same_history && (applied.is_some() || redis.is_told && !anew);
+    // Every node's checkpoint is gone where only their slots moved: then the fences are there, and what is sent again must not
+    // pass them. Behind a slot that was made anew nothing is, and nobody knows what happened in between.
+    let vouched =
+        same_history && (applied.is_some() || redis.is_told && !anew && reached >= server.confirmed_flush);
     // After a crash in between, some nodes have the new timeline: and then it was raised.
     let is_raised = vouched || (forked.is_some() && known.iter().any(|c| is_here(c)));
-    let epoch = match (redis.epoch, redis.node_epoch) {
-        (None, _) => FIRST_EPOCH,
-        // A node that remembers vouches for the history. A higher epoch for the sake of one that forgot would pass
-        // the fences of the others, which are right: events that are sent again would be published again.
-        (Some(epoch), _) if is_raised => epoch,
-        (Some(epoch), Some(of_nodes)) if forked.is_some() && epoch <= of_nodes.saturating_add(1) => {
-            of_nodes.saturating_add(1)
-        }
-        // Nobody says any more of which history the fences are that may still be there.
-        (Some(epoch), _) => epoch.saturating_add(1 + u32::from(fork.is_some())),
-    };
+    let epoch = epoch(redis, is_raised, fork.is_some(), forked.is_some());
     let holds_on = forked.is_some() || matches!(load, None | Some(LoadReason::NeverLoaded));
     let common = |lsn: Lsn| forked.map_or(lsn, |fork| lsn.min(fork.at));
     let held = applied
@@ -211,6 +202,22 @@ pub fn decide(server: &ServerSide, redis: &RedisSide, trust_redis: bool) -> Star
     let counted = redis.counted.filter(|c| !anew && !republished && c.until >= server.confirmed_flush);
     let fork = fork.map(|fork| fork.at).unwrap_or_default();
     Start { epoch, fork, load, outset: Outset { held, reached, counted, anew, cure } }
+}
+
+/// The epoch of what is written from now on. `is_raised`: that of Redis is of this history. `forks`: what is sent again begins
+/// before the server's timeline, and `forked`: in what Redis holds.
+fn epoch(redis: &RedisSide, is_raised: bool, forks: bool, forked: bool) -> u32 {
+    match (redis.epoch, redis.node_epoch) {
+        (None, _) => FIRST_EPOCH,
+        // A node that remembers vouches for the history. A higher epoch for the sake of one that forgot would pass
+        // the fences of the others, which are right: events that are sent again would be published again.
+        (Some(epoch), _) if is_raised => epoch,
+        (Some(epoch), Some(of_nodes)) if forked && epoch <= of_nodes.saturating_add(1) => {
+            of_nodes.saturating_add(1)
+        }
+        // Nobody says any more of which history the fences are that may still be there.
+        (Some(epoch), _) => epoch.saturating_add(1 + u32::from(forks)),
+    }
 }
 
 #[cfg(test)]
@@ -413,6 +420,7 @@ mod tests {
         assert_eq!((start.epoch, start.load), (3, Some(LoadReason::NodeForgot)));
         assert_eq!((start.outset.held, start.outset.reached), (Lsn(100), Lsn(130)));
         assert_eq!(decide(&server(100), &gone(1001), false).epoch, 4, "the server was restored");
+        assert_eq!(decide(&server(131), &gone(130), false).epoch, 4, "a gap");
         let contradicted = RedisSide { is_contradicted: true, ..gone(130) };
         assert_eq!(decide(&server(100), &contradicted, false).epoch, 4);
     }
