@@ -87,11 +87,21 @@ impl Sink {
     /// What Redis remembers of Lockstep; a record that cannot be read counts as absent.
     ///
     /// # Errors
-    /// A node that does not answer.
+    /// A node that does not answer, which [`Sink::state`] tells too: there may be no flight that would.
     pub async fn read_records(&mut self) -> Result<Records> {
+        match self.try_to_read_records().await {
+            Ok(records) => {
+                self.report_connected();
+                Ok(records)
+            }
+            Err(fault) => Err(self.tell_away(fault)),
+        }
+    }
+
+    async fn try_to_read_records(&mut self) -> Result<Records> {
         if let Err(trouble) = self.lanes.connect_all().await {
             self.lanes.recover(&trouble).await;
-            return Err(self.lanes.leaderless().cloned().unwrap_or_else(|| trouble.into()));
+            return Err(trouble.into());
         }
         let generation = self.generation();
         // In the opposite order of writing: who finds an epoch finds the checkpoint that was there before it.
@@ -123,7 +133,6 @@ impl Sink {
         };
         self.other_epoch = 0;
         self.compared = generation;
-        self.report_connected();
         Ok(records)
     }
 

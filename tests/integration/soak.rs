@@ -73,6 +73,7 @@ impl Soak {
             let Ok((injected, report)) = AssertUnwindSafe(one).catch_unwind().await else {
                 row.stuck += 1;
                 println!("{:>6.1} s  {:<42} STUCK", since.duration_since(begin).as_secs_f64(), fault.name);
+                println!("--- log ---\n{}\n---", trial.world.lockstep.log());
                 break;
             };
             println!(

@@ -91,6 +91,33 @@ async fn redis_catches_up(world: &World, subscriber: &Subscriber) {
     is_bounded(world);
 }
 
+/// The stream waits for the database then, and no flight finds out.
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_is_missed_while_the_database_is_away_too() {
+    let mut world = World::set_up(Setup::on(On::Single)).await;
+    let (database, redis) = world.through_two_proxies().await;
+    world.lockstep.init().await;
+    world.lockstep.run().await;
+    let metric = async |name: &str| world.lockstep.metric(&format!("lockstep_{name}")).await;
+    let connected = async || metric("redis_connected").await;
+    let before = metric("postgres_reconnects_total").await;
+    database.set(Line::Cut);
+    eventually("the database is missed", async || {
+        (metric("postgres_reconnects_total").await > before + 1.0).then_some(())
+    })
+    .await;
+    assert_eq!(connected().await, 1.0);
+    redis.set(Line::Cut);
+    eventually("redis is missed", async || (connected().await == 0.0).then_some(())).await;
+    redis.set(Line::Open);
+    eventually("redis is found again", async || (connected().await == 1.0).then_some(())).await;
+    database.set(Line::Open);
+    world.lockstep.wait_ready().await;
+    world.sql("INSERT INTO users (id, user_type, wallet_balance) VALUES (7, 'live', 10)").await;
+    world.caught_up().await;
+    world.eventually_equal().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_is_down() {
     let (world, proxy, subscriber) = world_behind_a_proxy().await;

@@ -102,18 +102,35 @@ impl World {
 
     /// Has the instance, not yet running, reach the database through a line that can be cut.
     pub async fn through_a_proxy(&mut self) -> Proxy {
-        let proxy = Proxy::start(self.postgres.port()).await;
-        let url = self.postgres.url().replace(&self.postgres.port().to_string(), &proxy.port().to_string());
+        let (url, proxy) = self.line_to_database().await;
         self.lockstep = Lockstep::new(&url, &self.store.urls(), &self.config);
         proxy
     }
 
     /// Has the instance, not yet running, reach the only Redis through a line that can be cut.
     pub async fn redis_through_a_proxy(&mut self) -> Proxy {
-        let proxy = Proxy::start(self.store.single().port()).await;
-        let url = format!("redis://127.0.0.1:{}", proxy.port());
+        let (url, proxy) = self.line_to_redis().await;
         self.lockstep = Lockstep::new(&self.postgres.url(), &[url], &self.config);
         proxy
+    }
+
+    /// Has the instance, not yet running, reach the database and the only Redis through lines that can be cut.
+    pub async fn through_two_proxies(&mut self) -> (Proxy, Proxy) {
+        let (to_database, database) = self.line_to_database().await;
+        let (to_redis, redis) = self.line_to_redis().await;
+        self.lockstep = Lockstep::new(&to_database, &[to_redis], &self.config);
+        (database, redis)
+    }
+
+    async fn line_to_database(&self) -> (String, Proxy) {
+        let proxy = Proxy::start(self.postgres.port()).await;
+        let url = self.postgres.url().replace(&self.postgres.port().to_string(), &proxy.port().to_string());
+        (url, proxy)
+    }
+
+    async fn line_to_redis(&self) -> (String, Proxy) {
+        let proxy = Proxy::start(self.store.single().port()).await;
+        (format!("redis://127.0.0.1:{}", proxy.port()), proxy)
     }
 
     /// Another instance with the same configuration, which waits for the slot.
