@@ -290,9 +290,7 @@ impl Trial {
 
 /// An instance that is not started yet.
 async fn instance(world: &World) -> Instance {
-    let postgres = Proxy::start(world.postgres.port()).await;
-    let postgres_url =
-        world.postgres.url().replace(&world.postgres.port().to_string(), &postgres.port().to_string());
+    let (postgres_url, postgres) = world.line_to_database().await;
     let redis = RedisLines::to(&world.store).await;
     let lockstep = Lockstep::new(&postgres_url, redis.urls(), CONFIG);
     Instance { lockstep, lines: Lines { postgres, redis } }

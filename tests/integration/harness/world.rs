@@ -122,7 +122,8 @@ impl World {
         (database, redis)
     }
 
-    async fn line_to_database(&self) -> (String, Proxy) {
+    /// The address of the database by a line, and the line.
+    pub async fn line_to_database(&self) -> (String, Proxy) {
         let proxy = Proxy::start(self.postgres.port()).await;
         let url = self.postgres.url().replace(&self.postgres.port().to_string(), &proxy.port().to_string());
         (url, proxy)
