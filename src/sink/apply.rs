@@ -133,13 +133,17 @@ impl Sink {
     }
 
     /// Keeps ready what the first flight would wait for: connections, slot map and the index of derived keys. Redis may
-    /// be away.
+    /// be away, which [`Sink::state`] tells.
     pub async fn stand_by(&mut self) {
         self.derived.fall_behind();
         match self.lanes.keep_alive().await {
-            Ok(()) => self.tend(),
+            Ok(()) => {
+                self.report_connected();
+                self.tend();
+            }
             Err(trouble) => {
-                tracing::debug!(fault = %Error::from(trouble), "redis is not ready for a takeover");
+                let fault = self.tell_away(trouble.into());
+                tracing::debug!(%fault, "redis is not ready for a takeover");
             }
         }
     }

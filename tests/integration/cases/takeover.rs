@@ -174,3 +174,20 @@ async fn who_stands_by_has_looked_through_all_keys_before_it_takes_over() {
     }
     assert_eq!(redis.calls("scan").await, scans);
 }
+
+/// Nothing is sent there that would find out, and a takeover would wait for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_stands_by_misses_redis_too() {
+    let world = World::running(On::Single).await;
+    let (url, redis) = world.line_to_redis().await;
+    let second = world.standby_by(&[url]).await;
+    let connected = async || second.metric("lockstep_redis_connected").await;
+    assert_eq!(connected().await, 1.0);
+    redis.set(Line::Cut);
+    eventually("redis is missed", async || (connected().await == 0.0).then_some(())).await;
+    second.is_not_ready_because("redis").await;
+    redis.set(Line::Open);
+    eventually("redis is found again", async || (connected().await == 1.0).then_some(())).await;
+    world.lockstep.kill9();
+    takes_over(&second).await;
+}

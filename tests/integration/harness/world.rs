@@ -129,14 +129,20 @@ impl World {
         (url, proxy)
     }
 
-    async fn line_to_redis(&self) -> (String, Proxy) {
+    /// The address of the only Redis by a line, and the line.
+    pub async fn line_to_redis(&self) -> (String, Proxy) {
         let proxy = Proxy::start(self.store.single().port()).await;
         (format!("redis://127.0.0.1:{}", proxy.port()), proxy)
     }
 
     /// Another instance with the same configuration, which waits for the slot.
     pub async fn standby(&self) -> Lockstep {
-        let standby = Lockstep::new(&self.postgres.url(), &self.store.urls(), &self.config);
+        self.standby_by(&self.store.urls()).await
+    }
+
+    /// The same by other ways to Redis.
+    pub async fn standby_by(&self, redis: &[String]) -> Lockstep {
+        let standby = Lockstep::new(&self.postgres.url(), redis, &self.config);
         standby.spawn(&["run"]);
         standby.is_not_ready_because("another instance holds the slot").await;
         standby
