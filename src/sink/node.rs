@@ -1,9 +1,11 @@
-//! One ordered connection to one Redis server. The only file that names fred, with its child `tls`.
+//! One ordered connection to one Redis server. The only file that names fred, with its children.
 //!
 //! fred runs as a *centralized* client without reconnects, retries or redirections of its own: its
 //! cluster router dies on ASK and its retries reorder writes. Every reply and every error comes back
 //! to the caller, who decides.
 
+mod answer;
+mod batch;
 mod tls;
 
 use std::future::Future;
@@ -14,10 +16,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fred::clients::Client;
-use fred::error::ErrorKind;
 use fred::interfaces::{ClientLike, TrackingInterface};
+use fred::types::RespVersion;
 use fred::types::config::{Config, ConnectionConfig, PerformanceConfig, ServerConfig, TcpConfig};
-use fred::types::{ClusterHash, CustomCommand, RespVersion, Value};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::AbortHandle;
 use tracing::{Instrument, Span};
@@ -28,6 +29,8 @@ use super::slots::Address;
 use crate::config;
 use crate::error::Error;
 
+use answer::{classify, lost};
+use batch::batch;
 pub use tls::Trust;
 
 /// Bound of one connection attempt, TLS handshake included.
@@ -221,14 +224,14 @@ impl Node {
 
     /// Writes commands behind all that were started before them, and does not wait for the replies.
     ///
-    /// They are one write, and their replies wake the caller once.
+    /// Reads of hashes and strings share writes.
     pub async fn start(&self, commands: Vec<Command>) -> Sent {
         let Socket { client, alive, .. } = match &self.line {
             Line::Socket(socket) => socket,
             Line::Carried(connection) => return Sent::carried(commands.len(), connection.start(commands)),
         };
-        let mut batch = Box::pin(batch(client.clone(), alive.clone(), commands));
         // The first poll puts the commands on the connection's queue.
+        let mut batch = Box::pin(batch(client.clone(), alive.clone(), commands));
         match futures_util::poll!(batch.as_mut()) {
             Poll::Ready(replies) => Sent(Box::pin(std::future::ready(replies))),
             Poll::Pending => Sent(batch),
@@ -264,10 +267,6 @@ impl Node {
     }
 }
 
-fn lost() -> NodeError {
-    NodeError::Disconnected("the connection was lost".to_owned())
-}
-
 /// Commands that are on their way. Dropping it forgets the replies, not the commands.
 pub struct Sent(Pin<Box<dyn Future<Output = Replies> + Send>>);
 
@@ -287,30 +286,6 @@ impl Sent {
     /// Waits for the replies, one for each command: Redis' own, or the connection's failure.
     pub async fn replies(self) -> Replies {
         self.0.await
-    }
-}
-
-async fn batch(client: Client, mut alive: watch::Receiver<()>, commands: Vec<Command>) -> Replies {
-    let count = commands.len();
-    let pipeline = client.pipeline();
-    for command in commands {
-        let name = CustomCommand::new_static(command.name, ClusterHash::Random, false);
-        let args: Vec<Value> = command.args.into_iter().map(Value::Bytes).collect();
-        // Only queued; what cannot be is told by all replies.
-        if let Err(error) = pipeline.custom::<(), _>(name, args).await {
-            return vec![Err(classify(&error)); count];
-        }
-    }
-    // fred queues what is sent after the connection ended, until it times out.
-    let replies = tokio::select! {
-        biased;
-        replies = pipeline.try_all::<Value>() => replies,
-        _ = alive.changed() => return vec![Err(lost()); count],
-    };
-    match replies.as_slice() {
-        // A connection that failed answers once for all.
-        [Err(error)] => vec![Err(classify(error)); count],
-        _ => replies.into_iter().map(|reply| reply.map(Reply::from).map_err(|e| classify(&e))).collect(),
     }
 }
 
@@ -335,81 +310,9 @@ impl Invalidations {
     }
 }
 
-fn classify(error: &fred::error::Error) -> NodeError {
-    if let Some(reason) = untrusted(error.details()) {
-        return NodeError::Untrusted(reason);
-    }
-    match error.kind() {
-        ErrorKind::Timeout => NodeError::TimedOut,
-        ErrorKind::IO | ErrorKind::Canceled | ErrorKind::Tls | ErrorKind::Protocol | ErrorKind::Routing => {
-            NodeError::Disconnected(plain(error.details()))
-        }
-        // Redis' own words come as "unknown" too: an upper-case code tells them from fred's.
-        _ => match error.details().split(' ').next() {
-            Some(code) if code.len() > 2 && code.bytes().all(|b| b.is_ascii_uppercase()) => {
-                NodeError::parse(error.details())
-            }
-            _ => NodeError::Disconnected(plain(error.details())),
-        },
-    }
-}
-
-/// Why rustls refused the certificate, where it did: fred hands its error on by `{:?}`, as
-/// `Custom { kind: InvalidData, error: InvalidCertificate(UnknownIssuer) }`.
-fn untrusted(details: &str) -> Option<String> {
-    let (_, reason) = details.split_once("error: InvalidCertificate(")?;
-    Some(reason.chars().take_while(char::is_ascii_alphanumeric).collect())
-}
-
-/// fred prints system errors by `{:?}`: `Os { code: 111, kind: ConnectionRefused, message: "..." }`.
-fn plain(details: &str) -> String {
-    let quoted = details.split_once("message: \"").and_then(|(_, rest)| rest.split_once('"'));
-    let custom = details.split_once("error: \"").and_then(|(_, rest)| rest.split_once('"'));
-    match quoted.or(custom) {
-        Some((message, _)) => message.to_lowercase(),
-        None if details == "Canceled."
-            || details.contains("oneshot")
-            || details.contains("channel closed") =>
-        {
-            "the connection was lost".to_owned()
-        }
-        None => details.trim_end_matches('.').to_lowercase(),
-    }
-}
-
-impl From<Value> for Reply {
-    fn from(value: Value) -> Reply {
-        match value {
-            Value::String(text) => Reply::Text(text.into_inner()),
-            Value::Bytes(bytes) => Reply::Text(bytes),
-            Value::Integer(number) => Reply::Int(number),
-            Value::Boolean(flag) => Reply::Int(i64::from(flag)),
-            Value::Double(number) => Reply::Text(number.to_string().into()),
-            Value::Queued => Reply::Text(Bytes::from_static(b"QUEUED")),
-            Value::Null => Reply::Nil,
-            Value::Array(values) => Reply::List(values.into_iter().map(Reply::from).collect()),
-            Value::Map(map) => {
-                let pairs = map.inner().into_iter();
-                Reply::List(
-                    pairs.flat_map(|(key, value)| [Reply::Text(key.into_bytes()), value.into()]).collect(),
-                )
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn system_errors_lose_their_debug_print() {
-        let text = "Os { code: 111, kind: ConnectionRefused, message: \"Connection refused\" }";
-        assert_eq!(plain(text), "connection refused");
-        assert_eq!(plain("Canceled."), "the connection was lost");
-        let text = "Custom { kind: InvalidData, error: InvalidCertificate(UnknownIssuer) }";
-        assert_eq!(untrusted(text).as_deref(), Some("UnknownIssuer"));
-    }
 
     #[test]
     fn a_hash_tag_decides_the_slot() {

@@ -5,6 +5,7 @@ mod derived;
 mod faults;
 mod fences;
 mod lease;
+mod node;
 mod tracking;
 
 use std::sync::Arc;
