@@ -224,7 +224,7 @@ impl Node {
 
     /// Writes commands behind all that were started before them, and does not wait for the replies.
     ///
-    /// Reads of hashes and strings share writes.
+    /// Reads of hashes and strings share writes, and so do deletes.
     pub async fn start(&self, commands: Vec<Command>) -> Sent {
         let Socket { client, alive, .. } = match &self.line {
             Line::Socket(socket) => socket,

@@ -45,7 +45,7 @@ async fn replies(pipeline: &Pipeline<Client>, count: usize) -> Replies {
     }
 }
 
-/// What is read by the dozen goes by fred's own names.
+/// What is sent by the dozen goes by fred's own names.
 async fn queue(pipeline: &Pipeline<Client>, Command { name, mut args }: Command) -> FredResult<()> {
     match name {
         "EXISTS" if !args.is_empty() => pipeline.exists(args).await,
@@ -53,6 +53,7 @@ async fn queue(pipeline: &Pipeline<Client>, Command { name, mut args }: Command)
         "HGET" if args.len() == 2 => pipeline.hget(args.remove(0), args.remove(0)).await,
         "HMGET" if args.len() > 1 => pipeline.hmget(args.remove(0), args).await,
         "MGET" if !args.is_empty() => pipeline.mget(args).await,
+        "UNLINK" if !args.is_empty() => pipeline.unlink(args).await,
         _ => {
             let name = CustomCommand::new_static(name, ClusterHash::Random, false);
             pipeline.custom(name, args.into_iter().map(Value::Bytes).collect::<Vec<_>>()).await
